@@ -1,0 +1,11 @@
+"""cfsae_fast: steerable recommendations from sparse autoencoders inside collaborative filtering.
+
+    interactions -> CSR -> CFAE.encode -> embedding -> SAE.encode -> code -> steer -> SAE.decode
+    -> embedding' -> CFAE.decode -> scores -> top-N
+
+Importing this package imports numpy and safetensors only; training brings torch in when it starts.
+"""
+
+from cfsae_fast._version import __version__
+
+__all__ = ["__version__"]

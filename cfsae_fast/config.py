@@ -1,0 +1,169 @@
+"""Floor 1: every number a user may choose, as frozen dataclasses that check themselves.
+
+A config is passed explicitly and saved with the model; nothing reads the environment.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+CFAE_MODELS = ("elsa", "multvae", "multdae")
+SAE_KINDS = ("topk", "batchtopk", "basic")
+COMPATS = ("corrected", "paper")
+
+
+def check(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+@dataclass(frozen=True)
+class CFAEConfig:
+    """The collaborative-filtering autoencoder.
+
+    model: elsa, multvae or multdae. d: width of the embedding. hidden: width of the tanh layers of
+    MultVAE / MultDAE (None: 3 d, as the paper). dropout: share of the input zeroed (both).
+    beta_max, anneal_steps: KL weight of MultVAE, linear from 0 (NLL + beta KL, both summed).
+    normalize_input: L2-normalise the row (the MultVAE paper does, "From Knots to Knobs" not).
+    """
+
+    model: Literal["elsa", "multvae", "multdae"] = "elsa"
+    d: int = 256
+    hidden: int | None = None
+    dropout: float = 0.5
+    beta_max: float = 0.2
+    anneal_steps: int = 2_000
+    normalize_input: bool = True
+
+    def __post_init__(self) -> None:
+        check(self.model in CFAE_MODELS, f"model must be one of {CFAE_MODELS}, got {self.model!r}")
+        check(self.d >= 1, f"d must be at least 1, got {self.d}")
+        check(
+            self.hidden is None or self.hidden >= 1,
+            f"hidden must be None or at least 1, got {self.hidden}",
+        )
+        check(0 <= self.dropout < 1, f"dropout must be in [0, 1), got {self.dropout}")
+        check(self.beta_max >= 0, f"beta_max must not be negative, got {self.beta_max}")
+        check(self.anneal_steps >= 1, f"anneal_steps must be at least 1, got {self.anneal_steps}")
+
+
+@dataclass(frozen=True)
+class SAEConfig:
+    """The sparse autoencoder between encode and decode.
+
+    kind: topk (k per row), batchtopk (k per row on average, stored threshold at inference) or
+    basic (L1). k: latents kept. n_latents: L; None means 8 d. l1: weight of the L1 term.
+    loss: l2 or cosine, against the embedding itself. standardize: remove each row's mean and std.
+    aux_coefficient, k_aux: AuxK revival of dead latents (k_aux None: d / 2). dead_after: samples
+    without firing after which a latent counts as dead. compat "paper" reproduces the published
+    objective with its in-place standardisation, for comparisons only.
+    """
+
+    kind: Literal["topk", "batchtopk", "basic"] = "topk"
+    k: int = 32
+    n_latents: int | None = None
+    loss: Literal["l2", "cosine"] = "l2"
+    l1: float = 0.0
+    standardize: bool = True
+    aux_coefficient: float = 1 / 32
+    k_aux: int | None = None
+    dead_after: int = 50_000
+    compat: Literal["corrected", "paper"] = "corrected"
+
+    def __post_init__(self) -> None:
+        check(self.kind in SAE_KINDS, f"kind must be one of {SAE_KINDS}, got {self.kind!r}")
+        check(self.k >= 1, f"k must be at least 1, got {self.k}")
+        check(
+            self.n_latents is None or self.n_latents >= 1,
+            f"n_latents must be None or at least 1, got {self.n_latents}",
+        )
+        check(
+            self.n_latents is None or self.k <= self.n_latents,
+            f"k must be in [1, n_latents={self.n_latents}], got {self.k}",
+        )
+        check(self.loss in ("l2", "cosine"), f"loss must be 'l2' or 'cosine', got {self.loss!r}")
+        check(self.l1 >= 0, f"l1 must not be negative, got {self.l1}")
+        check(
+            self.aux_coefficient >= 0,
+            f"aux_coefficient must not be negative, got {self.aux_coefficient}",
+        )
+        check(
+            self.k_aux is None or self.k_aux >= 1,
+            f"k_aux must be None or at least 1, got {self.k_aux}",
+        )
+        check(self.dead_after >= 1, f"dead_after must be at least 1, got {self.dead_after}")
+        check(self.compat in COMPATS, f"compat must be one of {COMPATS}, got {self.compat!r}")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One stage of training.
+
+    epochs: upper bound. steps_per_epoch: None means one pass over the rows. patience: epochs
+    without a better validation value before stopping (0: never stop early). betas: of Adam.
+    precision: fp32, bf16 (autocast), or auto (bf16 where the device is a GPU that computes it).
+    """
+
+    epochs: int = 50
+    batch_size: int = 256
+    lr: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 0.0
+    lr_decay: Literal["constant", "cosine"] = "constant"
+    patience: int = 10
+    steps_per_epoch: int | None = None
+    seed: int = 42
+    device: str = "cpu"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "betas", tuple(self.betas))
+        check(self.epochs >= 1, f"epochs must be at least 1, got {self.epochs}")
+        check(self.batch_size >= 1, f"batch_size must be at least 1, got {self.batch_size}")
+        check(self.lr > 0, f"lr must be positive, got {self.lr}")
+        check(
+            len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas),
+            f"betas must be two numbers in [0, 1), got {self.betas}",
+        )
+        check(self.weight_decay >= 0, f"weight_decay must not be negative, got {self.weight_decay}")
+        check(
+            self.lr_decay in ("constant", "cosine"),
+            f"lr_decay must be 'constant' or 'cosine', got {self.lr_decay!r}",
+        )
+        check(self.patience >= 0, f"patience must not be negative, got {self.patience}")
+        check(
+            self.steps_per_epoch is None or self.steps_per_epoch >= 1,
+            f"steps_per_epoch must be None or at least 1, got {self.steps_per_epoch}",
+        )
+        check(
+            self.precision in ("auto", "fp32", "bf16"),
+            f"precision must be auto, fp32 or bf16, got {self.precision!r}",
+        )
+
+
+Config = TypeVar("Config", CFAEConfig, SAEConfig, TrainConfig)
+
+
+def to_dict(config: CFAEConfig | SAEConfig | TrainConfig) -> dict[str, Any]:
+    """Plain JSON-ready dict of a config."""
+    return {
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in dataclasses.asdict(config).items()
+    }
+
+
+def from_dict(kind: type[Config], values: dict[str, Any], *, where: str = "config") -> Config:
+    """A config from a dict such as JSON, YAML or TOML gives.
+
+    Raises:
+        ValueError: an unknown key (the message lists the known ones) or a value out of range.
+    """
+    known = [field.name for field in dataclasses.fields(kind)]
+    unknown = sorted(set(values) - set(known))
+    check(not unknown, f"{where} must have keys among {known}, got unknown {unknown}")
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise ValueError(f"{where} holds a value of the wrong type: {error}") from error

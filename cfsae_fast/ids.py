@@ -1,0 +1,165 @@
+"""Floor 1: external ids (all int or all str) <-> positions 0..n-1, kept with every model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from cfsae_fast.errors import DataError, UnknownIdError, did_you_mean
+
+Id = int | str
+
+
+class Ids:
+    """An ordered set of external ids, all int64 or all str.
+
+    Position is order: `ids[3]` is the external id of row or column 3. Immutable.
+
+    Raises:
+        DataError: ids are mixed, repeated, or neither integers nor strings.
+    """
+
+    def __init__(self, values: Sequence[Id] | np.ndarray, *, what: str = "item") -> None:
+        self.what = what
+        self.values = _normalise(values, what)
+        self.values.setflags(write=False)
+        self._positions = {value: at for at, value in enumerate(self.values.tolist())}
+        if len(self._positions) != len(self.values):
+            raise DataError(
+                f"{what} ids must be distinct, got {len(self.values)} ids of which "
+                f"{len(self.values) - len(self._positions)} are repeated"
+            )
+
+    @classmethod
+    def range(cls, count: int, *, what: str = "item") -> Ids:
+        """Ids 0..count-1, for data that came without external ids."""
+        return cls(np.arange(count, dtype=np.int64), what=what)
+
+    @property
+    def is_text(self) -> bool:
+        return self.values.dtype.kind == "U"
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, position):
+        """External id (a Python int or str) of one position; an array for an array of positions."""
+        picked = self.values[position]
+        return picked.item() if np.ndim(picked) == 0 else picked
+
+    def __contains__(self, value: object) -> bool:
+        return self._key(value) in self._positions
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Ids) and np.array_equal(self.values, other.values)
+
+    def __repr__(self) -> str:
+        kind = "str" if self.is_text else "int"
+        return f"Ids({len(self)} {self.what} ids of {kind}, first {self.values[:3].tolist()})"
+
+    def lookup(self, values: Iterable[Id]) -> np.ndarray:
+        """Positions (n,) int64 of external ids; -1 where an id is unknown."""
+        get, key = self._positions.get, self._key
+        return np.fromiter((get(key(value), -1) for value in values), dtype=np.int64)
+
+    def index(self, values: Iterable[Id]) -> np.ndarray:
+        """Positions (n,) int64 of external ids.
+
+        Raises:
+            UnknownIdError: an id is unknown; the message names the first one and its neighbours.
+        """
+        values = list(values)
+        positions = self.lookup(values)
+        missing = np.flatnonzero(positions < 0)
+        if len(missing):
+            raise self.unknown(values[missing[0]], others=len(missing) - 1)
+        return positions
+
+    def unknown(self, value: object, *, others: int = 0) -> UnknownIdError:
+        """The error for an id that is not here (to raise)."""
+        more = f" (and {others} more)" if others else ""
+        hint = ""
+        if self.is_text and isinstance(value, str):
+            hint = did_you_mean(value, self.values.tolist())
+        elif isinstance(value, str) != self.is_text:
+            kind = "str" if self.is_text else "int"
+            hint = f"; {self.what} ids here are {kind}, got {type(value).__name__}"
+        return UnknownIdError(
+            f"{self.what} {value!r}{more} is not among the "
+            f"{len(self)} {self.what} ids known here{hint}"
+        )
+
+    def to_arrays(self, prefix: str) -> dict[str, np.ndarray]:
+        """Arrays for safetensors: integers as they are, strings as UTF-8 bytes and offsets."""
+        if not self.is_text:
+            return {f"{prefix}.int": np.asarray(self.values)}
+        encoded = [value.encode("utf-8") for value in self.values.tolist()]
+        offsets = np.zeros(len(encoded) + 1, dtype=np.int64)
+        np.cumsum([len(one) for one in encoded], out=offsets[1:])
+        return {
+            f"{prefix}.utf8": np.frombuffer(b"".join(encoded), dtype=np.uint8).copy(),
+            f"{prefix}.offsets": offsets,
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray], prefix: str, *, what: str) -> Ids:
+        """Inverse of `to_arrays`.
+
+        Raises:
+            DataError: the arrays are missing or do not fit together.
+        """
+        if f"{prefix}.int" in arrays:
+            return cls(arrays[f"{prefix}.int"], what=what)
+        try:
+            blob, offsets = arrays[f"{prefix}.utf8"], arrays[f"{prefix}.offsets"]
+        except KeyError as error:
+            raise DataError(f"{what} ids must be stored under {prefix!r}, found none") from error
+        blob, ends = blob.tobytes(), offsets.tolist()
+        if (
+            not ends
+            or ends[0] != 0
+            or ends[-1] != len(blob)
+            or any(a > b for a, b in zip(ends, ends[1:], strict=False))
+        ):
+            raise DataError(f"{what} ids are damaged: offsets do not cover the text")
+        try:
+            texts = [blob[a:b].decode("utf-8") for a, b in zip(ends, ends[1:], strict=False)]
+        except UnicodeDecodeError as error:
+            raise DataError(f"{what} ids are damaged: not UTF-8") from error
+        return cls(np.array(texts, dtype=np.str_) if texts else np.empty(0, np.str_), what=what)
+
+    def _key(self, value: object) -> object:
+        if isinstance(value, np.generic):
+            value = value.item()
+        if isinstance(value, bool) or isinstance(value, str) != self.is_text:
+            return None
+        return value
+
+
+def _normalise(values: Sequence[Id] | np.ndarray, what: str) -> np.ndarray:
+    array = np.asarray(values)
+    if array.ndim != 1:
+        raise DataError(f"{what} ids must be one-dimensional, got shape {array.shape}")
+    if array.size == 0:
+        return array.astype(np.int64 if array.dtype.kind in "iuf" else np.str_)
+    if array.dtype.kind == "O" or (array.dtype.kind == "U" and not isinstance(values, np.ndarray)):
+        kinds = {
+            str
+            if isinstance(v, str)
+            else int
+            if isinstance(v, int | np.integer) and not isinstance(v, bool)
+            else type(v)
+            for v in values
+        }
+        if kinds not in ({str}, {int}):
+            names = ", ".join(sorted(kind.__name__ for kind in kinds))
+            raise DataError(f"{what} ids must be all int or all str, got {names}")
+        array = np.asarray(list(values), dtype=np.str_ if kinds == {str} else np.int64)
+    if array.dtype.kind == "u" and array.max() > np.iinfo(np.int64).max:
+        raise DataError(f"{what} ids must fit int64, got {array.max()}; pass them as str")
+    if array.dtype.kind in "iu":
+        return array.astype(np.int64)
+    if array.dtype.kind == "U":
+        return array.copy()
+    raise DataError(f"{what} ids must be int or str, got dtype {array.dtype}")
