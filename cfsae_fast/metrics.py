@@ -7,12 +7,23 @@ A user or row for which a metric is undefined gets NaN and is left out of `estim
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from cfsae_fast.ops.containers import Code, Rows
+
+class Rows(Protocol):
+    """Held-out items per user, as `ops.Rows` has them; values are not read."""
+
+    offsets: np.ndarray
+    items: np.ndarray
+
+
+class Code(Protocol):
+    """Sparse codes, as `ops.Code` has them."""
+
+    indices: np.ndarray
+    values: np.ndarray
 
 
 class Estimate(NamedTuple):

@@ -16,7 +16,7 @@ def rows(*histories):
 
 
 IDS = np.array([[4, 0, 2], [1, 3, 5], [2, 1, -1], [0, 1, 2]], dtype=np.int32)
-TARGETS = rows([2, 4, 9, 8, 2], [0], [1], [])  # the repeated 2 counts once
+TARGETS = rows([2, 4, 9, 8, 2], [0], [1, 1], [])  # a repeated target counts once
 
 
 def test_recall_by_hand():
