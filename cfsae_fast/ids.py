@@ -94,13 +94,7 @@ class Ids:
         """Arrays for safetensors: integers as they are, strings as UTF-8 bytes and offsets."""
         if not self.is_text:
             return {f"{prefix}.int": np.asarray(self.values)}
-        encoded = [value.encode("utf-8") for value in self.values.tolist()]
-        offsets = np.zeros(len(encoded) + 1, dtype=np.int64)
-        np.cumsum([len(one) for one in encoded], out=offsets[1:])
-        return {
-            f"{prefix}.utf8": np.frombuffer(b"".join(encoded), dtype=np.uint8).copy(),
-            f"{prefix}.offsets": offsets,
-        }
+        return texts_to_arrays(self.values, prefix)
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray], prefix: str, *, what: str) -> Ids:
@@ -111,23 +105,7 @@ class Ids:
         """
         if f"{prefix}.int" in arrays:
             return cls(arrays[f"{prefix}.int"], what=what)
-        try:
-            blob, offsets = arrays[f"{prefix}.utf8"], arrays[f"{prefix}.offsets"]
-        except KeyError as error:
-            raise DataError(f"{what} ids must be stored under {prefix!r}, found none") from error
-        blob, ends = blob.tobytes(), offsets.tolist()
-        if (
-            not ends
-            or ends[0] != 0
-            or ends[-1] != len(blob)
-            or any(a > b for a, b in zip(ends, ends[1:], strict=False))
-        ):
-            raise DataError(f"{what} ids are damaged: offsets do not cover the text")
-        try:
-            texts = [blob[a:b].decode("utf-8") for a, b in zip(ends, ends[1:], strict=False)]
-        except UnicodeDecodeError as error:
-            raise DataError(f"{what} ids are damaged: not UTF-8") from error
-        return cls(np.array(texts, dtype=np.str_) if texts else np.empty(0, np.str_), what=what)
+        return cls(texts_from_arrays(arrays, prefix), what=what)
 
     def _key(self, value: object) -> object:
         if isinstance(value, np.generic):
@@ -135,6 +113,35 @@ class Ids:
         if isinstance(value, bool) or isinstance(value, str) != self.is_text:
             return None
         return value
+
+
+def texts_to_arrays(texts: np.ndarray, prefix: str) -> dict[str, np.ndarray]:
+    """Strings (n,) as UTF-8 bytes and offsets, for safetensors."""
+    encoded = [text.encode("utf-8") for text in texts.tolist()]
+    offsets = np.zeros(len(encoded) + 1, dtype=np.int64)
+    np.cumsum([len(one) for one in encoded], out=offsets[1:])
+    blob = np.frombuffer(b"".join(encoded), dtype=np.uint8).copy()
+    return {f"{prefix}.utf8": blob, f"{prefix}.offsets": offsets}
+
+
+def texts_from_arrays(arrays: Mapping[str, np.ndarray], prefix: str) -> np.ndarray:
+    """Inverse of `texts_to_arrays`.
+
+    Raises:
+        DataError: the arrays are missing or do not fit together.
+    """
+    try:
+        blob, offsets = arrays[f"{prefix}.utf8"].tobytes(), arrays[f"{prefix}.offsets"]
+    except KeyError as error:
+        raise DataError(f"texts must be stored under {prefix!r}, found none") from error
+    ends = offsets.tolist()
+    if not ends or ends[0] != 0 or ends[-1] != len(blob) or (np.diff(offsets) < 0).any():
+        raise DataError(f"{prefix} texts are damaged: offsets do not cover them")
+    try:
+        texts = [blob[a:b].decode("utf-8") for a, b in zip(ends, ends[1:], strict=False)]
+    except UnicodeDecodeError as error:
+        raise DataError(f"{prefix} texts are damaged: not UTF-8") from error
+    return np.array(texts, dtype=np.str_) if texts else np.empty(0, np.str_)
 
 
 def _normalise(values: Sequence[Id] | np.ndarray, what: str) -> np.ndarray:

@@ -1,0 +1,61 @@
+# The two commands of the README are `make demo` and `make test`; each sets up what it needs.
+# Settings: PYTHON (3.10 or newer), TORCH (what pip installs for training), DATA (for the demo),
+# WORKERS (parallel test processes).
+
+PYTHON  ?= python3
+TORCH   ?= torch==2.13.0
+WORKERS ?= 2
+DATA    ?=
+VENV    := .venv
+BIN     := $(VENV)/bin
+PIP     := $(BIN)/pip install -q --disable-pip-version-check
+ENGINE  := setup.py $(shell find csrc -type f 2>/dev/null)
+
+.PHONY: setup setup-dev demo test bench lint format clean
+
+setup: $(VENV)/.engine
+
+$(VENV)/.venv:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python >= 3.10 is needed")'
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+# torch first and pinned: an open range may bring gigabytes of CUDA to a machine without a GPU
+$(VENV)/.torch: $(VENV)/.venv
+	$(PIP) "$(TORCH)" setuptools wheel "pybind11>=2.12" "cmake>=3.20" "ninja>=1.10"
+	@touch $@
+
+# no build isolation: the build folder is kept, so a change of C++ recompiles that file alone
+$(VENV)/.engine: $(VENV)/.torch pyproject.toml $(ENGINE)
+	$(PIP) --no-build-isolation -e '.[train]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.engine
+	$(PIP) --no-build-isolation -e '.[dev]'
+	@touch $@
+
+setup-dev: $(VENV)/.dev
+
+demo: setup
+	$(BIN)/cfsae demo --out runs/demo $(if $(DATA),--data $(DATA))
+
+test: setup-dev
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not gpu"
+
+bench: setup-dev
+	$(BIN)/python -m pytest benchmarks/micro --benchmark-only
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' | \
+	    xargs -r $(BIN)/clang-format --dry-run --Werror
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix -q .
+	$(BIN)/ruff format -q .
+	find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' | \
+	    xargs -r $(BIN)/clang-format -i
+
+clean:
+	rm -rf build dist *.egg-info cfsae_fast/*.so .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,112 @@
+"""The house stands as planned: arrows point down, serving stays light, files stay short."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "cfsae_fast"
+
+FLOORS = {
+    "errors": 0, "_version": 0, "reference": 0,
+    "ops": 1, "ids": 1, "config": 1, "metrics": 1, "io": 1,
+    "data": 2, "models": 2, "inference": 2, "steering": 2, "concepts": 2,
+    "training": 3,
+    "recommender": 4, "sae": 4,
+    "evaluation": 5,
+    "cli": 6,
+}  # fmt: skip
+ROOMS_ABOVE = {"export", "benchmarks", "tests"}
+SHORT = {".py", ".cpp", ".cu", ".cuh", ".h"}
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports_of(path: Path) -> set[str]:
+    """Dotted names of every import in a file, those inside functions and TYPE_CHECKING included."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def modules() -> list[Path]:
+    return [path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py"]
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_arrows_point_down(path):
+    here = room_of(path)
+    assert here in FLOORS, f"{here} has no floor: add it to FLOORS and to the map in the README"
+    for name in imports_of(path):
+        top, _, rest = name.partition(".")
+        assert top not in ROOMS_ABOVE, f"{path} imports the room {top}, which stands above it"
+        if top == "cfsae_fast":
+            there = rest.split(".")[0]
+            if there == "_C":
+                assert here == "ops", f"{path}: only ops may touch the engine"
+            elif there != here and there != "__version__":
+                # reference reads the containers it documents: the one upward glance
+                allowed = here == "reference" and rest.startswith("ops.containers")
+                assert allowed or FLOORS[there] < FLOORS[here], f"{path} imports {name} upward"
+
+
+def test_every_folder_of_the_house_is_on_the_map():
+    rooms = {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name[0] != "_"}
+    files = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", "__main__"}
+    assert rooms | files <= set(FLOORS)
+
+
+def test_engine_knows_neither_python_nor_torch():
+    for path in (ROOT / "csrc").rglob("*"):
+        if path.suffix in SHORT and "python" not in path.relative_to(ROOT / "csrc").parts:
+            for line in path.read_text().splitlines():
+                if line.startswith("#include"):
+                    assert not any(word in line for word in ("pybind11", "Python.h", "torch/")), (
+                        f"{path}: {line}"
+                    )
+
+
+def test_files_have_one_subject():
+    folders = ["csrc", "cfsae_fast", "benchmarks", "tests", "export"]
+    paths = [path for folder in folders for path in (ROOT / folder).rglob("*")]
+    long = {
+        str(path.relative_to(ROOT)): count
+        for path in paths
+        if path.suffix in SHORT and (count := len(path.read_text().splitlines())) > 400
+    }
+    assert not long, f"files over 400 lines have two subjects: {long}"
+
+
+def test_no_room_without_a_subject():
+    banned = {"utils", "helpers", "common", "base", "misc"}
+    names = {path.stem for path in ROOT.rglob("*.py") if ".venv" not in path.parts}
+    assert not names & banned
+
+
+def test_no_pickle():
+    for path in modules():
+        loads = {"pickle", "joblib", "dill", "torch.load", "torch.save"}
+        text = path.read_text()
+        assert not any(word in text for word in loads), f"{path} touches a pickle"
+
+
+def test_serving_imports_numpy_and_safetensors_alone():
+    heavy = ["torch", "scipy", "polars", "rich", "click", "pandas", "onnx", "sklearn"]
+    script = (
+        "import sys, cfsae_fast, cfsae_fast.recommender, cfsae_fast.inference, cfsae_fast.ops\n"
+        f"print([name for name in {heavy} if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
