@@ -1,0 +1,6 @@
+"""Floor 2: what training leaves behind: networks of numpy arrays that serve without torch."""
+
+from cfsae_fast.inference.cfae import CFAENetwork, Layer
+from cfsae_fast.inference.sae import SAENetwork, trim
+
+__all__ = ["CFAENetwork", "Layer", "SAENetwork", "trim"]
