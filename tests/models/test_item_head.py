@@ -1,0 +1,111 @@
+"""Losses over all items, by tiles, equal the dense formula and its gradient."""
+
+import pytest
+import torch
+
+from cfsae_fast.models.item_head import Entries, cosine_head, entries, multinomial_head
+from cfsae_fast.ops import Rows
+
+TILES = [1, 5, 5 * 3, 5 * 8, 1 << 20]  # for 5 rows: 1, 1, 3, 8 and all items at a time
+N_ROWS, N_ITEMS, WIDTH = 5, 11, 4
+
+
+def dense(sparse: Entries) -> torch.Tensor:
+    out = torch.zeros(N_ROWS, N_ITEMS, dtype=torch.float64)
+    return out.index_put((sparse.row, sparse.item), sparse.value, accumulate=True)
+
+
+def random_entries(seed: int, count: int = 14) -> Entries:
+    """Entries in no order, repeats among them, the last row empty."""
+    generator = torch.Generator().manual_seed(seed)
+    row = torch.randint(0, N_ROWS - 1, (count,), generator=generator)
+    item = torch.randint(0, N_ITEMS, (count,), generator=generator)
+    distinct = torch.unique(torch.stack([row, item]), dim=1)
+    value = torch.rand(distinct.shape[1], generator=generator, dtype=torch.float64) + 0.5
+    return Entries(distinct[0], distinct[1], value)
+
+
+def random_weights(seed: int):
+    generator = torch.Generator().manual_seed(seed)
+    shapes = (N_ROWS, WIDTH), (N_ITEMS, WIDTH), (N_ITEMS,)
+    return [
+        torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_()
+        for shape in shapes
+    ]
+
+
+def dense_cosine(embedding, items, inputs, targets):
+    y = torch.relu(embedding @ items.T - dense(inputs))
+    t = dense(targets)
+    unit = [torch.nn.functional.normalize(one, dim=1) for one in (y, t)]
+    return (unit[0] - unit[1]).square().sum(dim=1)
+
+
+def compare(got, want, weights):
+    torch.testing.assert_close(got, want)
+    pull = torch.linspace(0.5, 2.0, N_ROWS, dtype=torch.float64)
+    got_grads = torch.autograd.grad((got * pull).sum(), weights)
+    want_grads = torch.autograd.grad((want * pull).sum(), weights)
+    for one, other in zip(got_grads, want_grads, strict=True):
+        assert other.abs().sum() > 0
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("tile_elements", TILES)
+def test_cosine_head_is_the_dense_loss(tile_elements):
+    embedding, items, _ = random_weights(0)
+    inputs, targets = random_entries(1), random_entries(2)
+    got = cosine_head(embedding, items, inputs, targets, tile_elements=tile_elements)
+    compare(got, dense_cosine(embedding, items, inputs, targets), [embedding, items])
+
+
+@pytest.mark.parametrize("tile_elements", TILES)
+def test_multinomial_head_is_the_dense_loss(tile_elements):
+    hidden, items, bias = random_weights(3)
+    targets = random_entries(4)
+    got = multinomial_head(hidden, items, bias, targets, tile_elements=tile_elements)
+    want = -(torch.log_softmax(hidden @ items.T + bias, dim=1) * dense(targets)).sum(dim=1)
+    compare(got, want, [hidden, items, bias])
+
+
+def test_multinomial_head_survives_large_logits():
+    hidden = torch.full((1, 1), 200.0, requires_grad=True)
+    items = torch.tensor([[1.0], [-1.0], [0.5]])
+    target = entries(Rows(torch.tensor([0, 1]), torch.tensor([1], dtype=torch.int32)))
+    loss = multinomial_head(hidden, items, torch.zeros(3), target, tile_elements=1)
+    loss.sum().backward()
+    assert loss.item() == pytest.approx(400.0)
+    assert hidden.grad.item() == pytest.approx(2.0)
+
+
+def test_a_zero_row_gives_no_nan():
+    embedding = torch.zeros(1, WIDTH, requires_grad=True)
+    items = torch.randn(N_ITEMS, WIDTH, requires_grad=True)
+    nothing = entries(Rows(torch.tensor([0, 0]), torch.zeros(0, dtype=torch.int32)))
+    something = entries(Rows(torch.tensor([0, 1]), torch.tensor([3], dtype=torch.int32)))
+    loss = cosine_head(embedding, items, something, something)
+    loss.sum().backward()
+    assert loss.item() == pytest.approx(1.0)
+    assert not embedding.grad.any() and not items.grad.any()
+    assert cosine_head(embedding, items, nothing, nothing).item() == 0.0
+
+
+def test_autocast_multiplies_in_bf16_and_answers_in_fp32():
+    embedding, items, bias = (one.detach().float().requires_grad_() for one in random_weights(5))
+    inputs = Entries(*[x.float() if x.is_floating_point() else x for x in random_entries(6)])
+    exact = cosine_head(embedding, items, inputs, inputs)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = cosine_head(embedding, items, inputs, inputs)
+        rough_nll = multinomial_head(embedding, items, bias, inputs)
+    rough.sum().backward()
+    assert rough.dtype == rough_nll.dtype == items.grad.dtype == torch.float32
+    assert not torch.equal(rough, exact)
+    torch.testing.assert_close(rough, exact, atol=0.05, rtol=0.05)
+
+
+def test_entries_lists_rows_and_repeats():
+    rows = Rows(torch.tensor([0, 2, 2, 3]), torch.tensor([4, 4, 1], dtype=torch.int32))
+    listed = entries(rows)
+    assert listed.row.tolist() == [0, 0, 2]
+    assert listed.item.tolist() == [4, 4, 1]
+    assert listed.value.tolist() == [1.0, 1.0, 1.0]
