@@ -12,6 +12,10 @@ from typing import Any, Literal, TypeVar
 CFAE_MODELS = ("elsa", "multvae", "multdae")
 SAE_KINDS = ("topk", "batchtopk", "basic")
 COMPATS = ("corrected", "paper")
+HISTORIES = ("auto", "part", "full")
+
+DEFAULT_L1 = 3e-3
+PART_HISTORIES_BELOW = 16
 
 
 def check(condition: bool, message: str) -> None:
@@ -24,9 +28,10 @@ class CFAEConfig:
     """The collaborative-filtering autoencoder.
 
     model: elsa, multvae or multdae. d: width of the embedding. hidden: width of the tanh layers of
-    MultVAE / MultDAE (None: 3 d, as the paper). dropout: share of the input zeroed (both).
-    beta_max, anneal_steps: KL weight of MultVAE, linear from 0 (NLL + beta KL, both summed).
-    normalize_input: L2-normalise the row (the MultVAE paper does, "From Knots to Knobs" not).
+    MultVAE / MultDAE (None: 3 d, as the paper). dropout: share of a row's items that training hides
+    from the encoder and asks of the decoder. beta_max, anneal_steps: KL weight of MultVAE, linear
+    from 0 (NLL + beta KL, both summed). normalize_input: MultVAE / MultDAE scale the row to length
+    1 (the MultVAE paper does, "From Knots to Knobs" not; ELSA's scores do not depend on it).
     """
 
     model: Literal["elsa", "multvae", "multdae"] = "elsa"
@@ -54,22 +59,28 @@ class SAEConfig:
     """The sparse autoencoder between encode and decode.
 
     kind: topk (k per row), batchtopk (k per row on average, stored threshold at inference) or
-    basic (L1). k: latents kept. n_latents: L; None means 8 d. l1: weight of the L1 term.
-    loss: l2 or cosine, against the embedding itself. standardize: remove each row's mean and std.
+    basic (L1; k is not used). k: latents kept. n_latents: L; None means 8 d. l1: weight of the L1
+    term, sum of a row's activations (None: 0, for basic DEFAULT_L1). loss: l2 (mean square) or
+    cosine, against the embedding itself. standardize: remove each row's mean and std.
     aux_coefficient, k_aux: AuxK revival of dead latents (k_aux None: d / 2). dead_after: samples
-    without firing after which a latent counts as dead. compat "paper" reproduces the published
-    objective with its in-place standardisation, for comparisons only.
+    without firing after which a latent counts as dead. histories: what fit_sae trains on: "full"
+    embeds every user once, "part" draws a fresh random part of a user's items at every step, each
+    item kept with one probability per row, uniform in [min_history_share, 1]; "auto" is part where
+    there are fewer than PART_HISTORIES_BELOW users per latent. compat "paper" reproduces the
+    published objective with its in-place standardisation, for comparisons only.
     """
 
     kind: Literal["topk", "batchtopk", "basic"] = "topk"
     k: int = 32
     n_latents: int | None = None
     loss: Literal["l2", "cosine"] = "l2"
-    l1: float = 0.0
+    l1: float | None = None
     standardize: bool = True
     aux_coefficient: float = 1 / 32
     k_aux: int | None = None
     dead_after: int = 50_000
+    histories: Literal["auto", "part", "full"] = "auto"
+    min_history_share: float = 0.5
     compat: Literal["corrected", "paper"] = "corrected"
 
     def __post_init__(self) -> None:
@@ -80,11 +91,11 @@ class SAEConfig:
             f"n_latents must be None or at least 1, got {self.n_latents}",
         )
         check(
-            self.n_latents is None or self.k <= self.n_latents,
+            self.n_latents is None or self.kind == "basic" or self.k <= self.n_latents,
             f"k must be in [1, n_latents={self.n_latents}], got {self.k}",
         )
         check(self.loss in ("l2", "cosine"), f"loss must be 'l2' or 'cosine', got {self.loss!r}")
-        check(self.l1 >= 0, f"l1 must not be negative, got {self.l1}")
+        check(self.l1 is None or self.l1 >= 0, f"l1 must not be negative, got {self.l1}")
         check(
             self.aux_coefficient >= 0,
             f"aux_coefficient must not be negative, got {self.aux_coefficient}",
@@ -94,7 +105,22 @@ class SAEConfig:
             f"k_aux must be None or at least 1, got {self.k_aux}",
         )
         check(self.dead_after >= 1, f"dead_after must be at least 1, got {self.dead_after}")
+        check(
+            self.histories in HISTORIES,
+            f"histories must be one of {HISTORIES}, got {self.histories!r}",
+        )
+        check(
+            0 < self.min_history_share <= 1,
+            f"min_history_share must be in (0, 1], got {self.min_history_share}",
+        )
         check(self.compat in COMPATS, f"compat must be one of {COMPATS}, got {self.compat!r}")
+
+    @property
+    def l1_weight(self) -> float:
+        """Weight of the L1 term, with the default of the kind filled in."""
+        if self.l1 is not None:
+            return self.l1
+        return DEFAULT_L1 if self.kind == "basic" else 0.0
 
 
 @dataclass(frozen=True)
@@ -102,8 +128,10 @@ class TrainConfig:
     """One stage of training.
 
     epochs: upper bound. steps_per_epoch: None means one pass over the rows. patience: epochs
-    without a better validation value before stopping (0: never stop early). betas: of Adam.
-    precision: fp32, bf16 (autocast), or auto (bf16 where the device is a GPU that computes it).
+    without a better validation value before stopping (0: never stop early). monitor: the
+    validation value, nDCG@20 of held-out items or the loss. betas, weight_decay: of Adam (decoupled
+    decay). lr_decay: cosine falls to 0 at the last step of `epochs`. precision: fp32, bf16
+    (autocast), or auto (bf16 where the device is a GPU that computes it).
     """
 
     epochs: int = 50
@@ -113,6 +141,7 @@ class TrainConfig:
     weight_decay: float = 0.0
     lr_decay: Literal["constant", "cosine"] = "constant"
     patience: int = 10
+    monitor: Literal["ndcg", "loss"] = "ndcg"
     steps_per_epoch: int | None = None
     seed: int = 42
     device: str = "cpu"
@@ -133,6 +162,10 @@ class TrainConfig:
             f"lr_decay must be 'constant' or 'cosine', got {self.lr_decay!r}",
         )
         check(self.patience >= 0, f"patience must not be negative, got {self.patience}")
+        check(
+            self.monitor in ("ndcg", "loss"),
+            f"monitor must be 'ndcg' or 'loss', got {self.monitor!r}",
+        )
         check(
             self.steps_per_epoch is None or self.steps_per_epoch >= 1,
             f"steps_per_epoch must be None or at least 1, got {self.steps_per_epoch}",
