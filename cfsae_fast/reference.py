@@ -60,7 +60,8 @@ def topk_encode(
     stats = row_stats(embedding) if standardize else None
     u = embedding if stats is None else (embedding - stats.mean[:, None]) / stats.std[:, None]
     pre = (u - centre) @ encoder.T + bias
-    order = torch.sort(pre.nan_to_num(nan=-1.0), dim=1, descending=True, stable=True).indices[:, :k]
+    ranked = torch.where(pre.isnan(), -1.0, pre)
+    order = torch.sort(ranked, dim=1, descending=True, stable=True).indices[:, :k]
     values = pre.gather(1, order)
     kept = values > 0
     indices = torch.where(kept, order, PADDING).to(torch.int32)
@@ -97,6 +98,7 @@ def steer(code: Code, knobs: Knobs, *, n_latents: int, threads: int = 0) -> Code
 
     m is the largest number of distinct latents a row turns. Sorted by value descending, ties to
     the smaller index; exact zeros and NaN become padding, which stands last, after negatives.
+    A NaN in the code counts as 0.
     (B, k) and knobs of B rows (or one row for all) -> (B, k + m).
     """
     n_rows, k = code.indices.shape
@@ -104,7 +106,6 @@ def steer(code: Code, knobs: Knobs, *, n_latents: int, threads: int = 0) -> Code
     indices = torch.full((n_rows, width), PADDING, dtype=torch.int32)
     values = torch.zeros(n_rows, width, dtype=code.values.dtype)
     for row, z in enumerate(_steered(code, knobs, n_latents)):
-        z = torch.where(z.isnan(), 0.0, z)
         order = torch.sort(z, descending=True, stable=True).indices
         order = order[z[order] != 0]
         indices[row, : len(order)] = order.to(torch.int32)
@@ -129,16 +130,14 @@ def steer_decode(
     residual: embedding + std * ((z' - z) @ dictionary); a row without knobs keeps its embedding.
     """
     n_latents = len(dictionary)
-    steered = _steered(code, knobs, n_latents).nan_to_num(nan=0.0)
+    steered = _steered(code, knobs, n_latents)
     mean = torch.zeros(len(embedding)) if stats is None else stats.mean
     std = torch.ones(len(embedding)) if stats is None else stats.std
     if mode == "reconstruct":
         decoded = steered @ dictionary
         decoded = decoded if bias is None else decoded + bias
         return mean[:, None] + std[:, None] * decoded
-    moved = embedding + std[:, None] * (
-        (steered - _dense(code, n_latents).nan_to_num(nan=0.0)) @ dictionary
-    )
+    moved = embedding + std[:, None] * ((steered - _dense(code, n_latents)) @ dictionary)
     turned = [len(_row_knobs(knobs, row)[0]) > 0 for row in range(len(embedding))]
     return torch.where(torch.tensor(turned, dtype=torch.bool)[:, None], moved, embedding)
 
@@ -178,7 +177,7 @@ def recommend(
 def _dense(code: Code, n_latents: int) -> Tensor:
     """The code as a dense (B, L) matrix; a latent that stands twice counts with its sum."""
     z = torch.zeros(len(code.indices), n_latents, dtype=code.values.dtype)
-    kept = code.indices != PADDING
+    kept = (code.indices != PADDING) & ~code.values.isnan()
     at = torch.where(kept, code.indices, 0).long()
     return z.scatter_add(1, at, torch.where(kept, code.values, 0.0))
 
@@ -212,4 +211,4 @@ def _steered(code: Code, knobs: Knobs, n_latents: int) -> Tensor:
         for latent, weight, kind in turns:
             if kind == KnobKind.ADD:
                 z[row, latent] += weight
-    return z
+    return torch.where(z.isnan(), 0.0, z)

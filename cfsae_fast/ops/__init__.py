@@ -1,4 +1,7 @@
-"""Floor 1: the engine's ops, for numpy arrays and torch tensors alike."""
+"""Floor 1: the engine's ops, for numpy arrays and torch tensors alike.
+
+Station: every arrow of the story between `CSR` and `top-N` is one of these functions.
+"""
 
 from cfsae_fast.ops.containers import (
     PADDING,
@@ -10,5 +13,33 @@ from cfsae_fast.ops.containers import (
     Rows,
     Stats,
 )
+from cfsae_fast.ops.functions import (
+    encode_rows,
+    recommend,
+    sparse_decode,
+    steer,
+    steer_decode,
+    topk_encode,
+)
+from cfsae_fast.ops.settings import build_info, force_isa, get_threads, set_threads
 
-__all__ = ["PADDING", "Code", "Encoded", "KnobKind", "Knobs", "Recommended", "Rows", "Stats"]
+__all__ = [
+    "PADDING",
+    "Code",
+    "Encoded",
+    "KnobKind",
+    "Knobs",
+    "Recommended",
+    "Rows",
+    "Stats",
+    "build_info",
+    "encode_rows",
+    "force_isa",
+    "get_threads",
+    "recommend",
+    "set_threads",
+    "sparse_decode",
+    "steer",
+    "steer_decode",
+    "topk_encode",
+]

@@ -1,0 +1,136 @@
+"""Floor 1: the ops themselves: numpy arrays in, numpy arrays out; torch tensors likewise.
+
+Station: all arrows from `CSR -> CFAE.encode` to `scores -> top-N`, one function each.
+
+What each op means stands in `cfsae_fast.reference`, in a few lines of PyTorch. Common to all:
+float32 values, int32 indices, int64 offsets; arguments are never changed; threads=0 means
+get_threads(), and the thread count never changes a result. Wrong dtypes raise TypeError, wrong
+shapes and indices out of range ValueError, tensors that are not on the CPU NotImplementedError.
+With torch tensors, arrays among the arguments are taken as tensors.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+
+import numpy as np
+
+from cfsae_fast.ops import engine
+from cfsae_fast.ops.containers import Array, Code, Encoded, Knobs, Recommended, Rows, Stats
+
+
+def encode_rows(rows: Rows, weight: Array, bias: Array | None = None, *, threads: int = 0) -> Array:
+    """Sum weighted embeddings of each row's items: bias + sum_j value_j * weight[item_j].
+
+    rows of B; weight (I, d); bias (d,) -> (B, d). An empty row gives the bias.
+    Differentiable in weight, bias and rows.values.
+    """
+    return _home(weight=weight).encode_rows(rows, weight, bias, threads=threads)
+
+
+def topk_encode(
+    embedding: Array,
+    encoder: Array,
+    bias: Array,
+    centre: Array,
+    k: int,
+    *,
+    standardize: bool = True,
+    threads: int = 0,
+) -> Encoded:
+    """Keep the k largest strictly positive of (u - centre) @ encoder.T + bias in each row.
+
+    u = (embedding - mean) / std, std being the row's unbiased deviation + 1e-7 (1 where d = 1);
+    standardize=False: u = embedding, stats None. A NaN is never kept; the (B, L) product is never
+    stored. embedding (B, d); encoder (L, d); bias (L,); centre (d,); k in [1, L] -> code (B, k),
+    stats (B,). Differentiable in all four arrays through code.values, stats.mean and stats.std.
+    """
+    return _home(embedding=embedding).topk_encode(
+        embedding, encoder, bias, centre, k, standardize=standardize, threads=threads
+    )
+
+
+def sparse_decode(
+    code: Code,
+    dictionary: Array,
+    bias: Array | None = None,
+    stats: Stats | None = None,
+    *,
+    threads: int = 0,
+) -> Array:
+    """Decode sparse codes: mean + std * (bias + sum_j value_j * dictionary[index_j]).
+
+    code (B, k); dictionary (L, d); bias (d,); stats (B,) or None: mean 0, std 1 -> (B, d).
+    Differentiable in code.values, dictionary, bias and stats.
+    """
+    return _home(dictionary=dictionary).sparse_decode(
+        code, dictionary, bias, stats, threads=threads
+    )
+
+
+def steer(code: Code, knobs: Knobs, *, n_latents: int, threads: int = 0) -> Code:
+    """Turn each row's knobs: scale, then mix, then add (the formulas stand at `Knobs`).
+
+    code (B, k); knobs of B rows, or of one for all -> (B, k + m), m being the largest number of
+    distinct latents a row turns. Sorted by value descending, ties to the smaller index; exact
+    zeros become padding, which stands after negative values. Not differentiable.
+    """
+    return _home(code_values=code.values).steer(code, knobs, n_latents=n_latents, threads=threads)
+
+
+def steer_decode(
+    embedding: Array,
+    code: Code,
+    knobs: Knobs,
+    dictionary: Array,
+    bias: Array | None,
+    stats: Stats | None,
+    *,
+    mode: str,
+    threads: int = 0,
+) -> Array:
+    """Turn the knobs and decode in one pass; z' is the steered code. Not differentiable.
+
+    mode "reconstruct": mean + std * (z' @ dictionary + bias); mode "residual": embedding + std *
+    ((z' - z) @ dictionary), and a row without knobs keeps its embedding bit for bit.
+    embedding (B, d); code (B, k); dictionary (L, d); bias (d,); stats (B,) or None -> (B, d).
+    """
+    return _home(embedding=embedding).steer_decode(
+        embedding, code, knobs, dictionary, bias, stats, mode=mode, threads=threads
+    )
+
+
+def recommend(
+    embedding: Array,
+    items: Array,
+    n: int,
+    *,
+    bias: Array | None = None,
+    seen: Rows | None = None,
+    allowed: Array | None = None,
+    threads: int = 0,
+) -> Recommended:
+    """Rank the n best items of embedding @ items.T + bias in each row, ties to the smaller id.
+
+    Items in the row of `seen`, items whose `allowed` is False, and scores of NaN or -inf are never
+    returned; where fewer than n remain, ids are -1 and scores -inf. The (B, I) scores are never
+    stored. embedding (B, d); items (I, d); bias (I,); allowed (I,) bool or uint8; n >= 1, above I
+    too -> ids (B, n), scores (B, n). Not differentiable.
+    """
+    return _home(embedding=embedding).recommend(
+        embedding, items, n, bias=bias, seen=seen, allowed=allowed, threads=threads
+    )
+
+
+def _home(**named: Array) -> ModuleType:
+    """The module that serves this kind of array: engine for numpy, autograd for torch."""
+    ((name, array),) = named.items()
+    if isinstance(array, np.ndarray):
+        return engine
+    torch = sys.modules.get("torch")  # a tensor cannot come from a torch that is not loaded
+    if torch is not None and isinstance(array, torch.Tensor):
+        from cfsae_fast.ops import autograd
+
+        return autograd
+    raise TypeError(f"{name} must be a numpy array or a torch tensor, got {type(array).__name__}")

@@ -1,0 +1,227 @@
+// The kernels as templates over gcc vector extensions; included by one .cpp per instruction set.
+// Everything has internal linkage and calls no library template, so that code compiled for one
+// instruction set can never be linked into another's path.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "cpu/kernels.h"
+
+namespace cfsae::cpu {
+namespace {
+
+template <int Lanes>
+struct VectorOf {
+  typedef float type __attribute__((vector_size(Lanes * sizeof(float))));
+  typedef int32_t mask __attribute__((vector_size(Lanes * sizeof(float))));
+};
+
+template <int Lanes>
+typename VectorOf<Lanes>::type load(const float* from) {
+  typename VectorOf<Lanes>::type v;
+  std::memcpy(&v, from, sizeof v);
+  return v;
+}
+
+template <typename Vector>
+void store(float* to, const Vector& v) {
+  std::memcpy(to, &v, sizeof v);
+}
+
+template <int Lanes>
+float lane_sum(const typename VectorOf<Lanes>::type& v) {
+  if constexpr (Lanes == 1) {
+    return v[0];
+  } else {
+    typename VectorOf<Lanes / 2>::type halves[2];
+    std::memcpy(halves, &v, sizeof v);
+    return lane_sum<Lanes / 2>(halves[0] + halves[1]);
+  }
+}
+
+template <typename Mask>
+bool any(const Mask& mask) {
+  uint64_t words[sizeof(Mask) / 8], all = 0;
+  std::memcpy(words, &mask, sizeof mask);
+  for (const uint64_t word : words) all |= word;
+  return all != 0;
+}
+
+template <int Width>
+void interleave(const float* rows, int64_t n_rows, int64_t dim, float* packed) {
+  constexpr int64_t kStrip = 16;  // columns at a time: each row gives one cache line
+  for (int64_t first = 0; first < dim; first += kStrip) {
+    const int64_t last = first + kStrip < dim ? first + kStrip : dim;
+    for (int64_t r = 0; r < Width; ++r) {
+      if (r < n_rows) {
+        for (int64_t i = first; i < last; ++i) packed[i * Width + r] = rows[r * dim + i];
+      } else {
+        for (int64_t i = first; i < last; ++i) packed[i * Width + r] = 0.0f;
+      }
+    }
+  }
+}
+
+// Rows x (Lanes * Vectors) accumulators stay in registers over the whole dimension; the floors
+// are compared there too, and nearly every tile ends without a store.
+template <int Lanes, int Rows, int Vectors>
+uint32_t tile(const float* queries, const float* rows, int64_t dim, const float* bias,
+              const float* floors, float* out) {
+  using Vector = typename VectorOf<Lanes>::type;
+  Vector acc[Rows][Vectors] = {};
+  for (int64_t i = 0; i < dim; ++i, queries += Lanes * Vectors, rows += Rows) {
+    Vector query[Vectors];
+#pragma GCC unroll 16
+    for (int v = 0; v < Vectors; ++v) query[v] = load<Lanes>(queries + v * Lanes);
+#pragma GCC unroll 16
+    for (int r = 0; r < Rows; ++r) {
+#pragma GCC unroll 16
+      for (int v = 0; v < Vectors; ++v) acc[r][v] += query[v] * rows[r];
+    }
+  }
+  uint32_t hits = 0;
+#pragma GCC unroll 16
+  for (int r = 0; r < Rows; ++r) {
+    typename VectorOf<Lanes>::mask above = {};
+#pragma GCC unroll 16
+    for (int v = 0; v < Vectors; ++v) {
+      acc[r][v] += bias[r];
+      above |= acc[r][v] > load<Lanes>(floors + v * Lanes);
+    }
+    hits |= static_cast<uint32_t>(any(above)) << r;
+  }
+  if (hits == 0) return 0;
+#pragma GCC unroll 16
+  for (int r = 0; r < Rows; ++r) {
+#pragma GCC unroll 16
+    for (int v = 0; v < Vectors; ++v) store(out + (r * Vectors + v) * Lanes, acc[r][v]);
+  }
+  return hits;
+}
+
+template <int Lanes, int Queries, int Rows>
+void dot_block(const float* const (&queries)[Queries], const float* const (&rows)[Rows],
+               int64_t dim, float (&out)[Queries][Rows]) {
+  typename VectorOf<Lanes>::type acc[Queries][Rows] = {};
+  int64_t i = 0;
+  for (; i + Lanes <= dim; i += Lanes) {
+#pragma GCC unroll 4
+    for (int r = 0; r < Rows; ++r) {
+      const auto row = load<Lanes>(rows[r] + i);
+#pragma GCC unroll 4
+      for (int q = 0; q < Queries; ++q) acc[q][r] += load<Lanes>(queries[q] + i) * row;
+    }
+  }
+#pragma GCC unroll 4
+  for (int q = 0; q < Queries; ++q) {
+#pragma GCC unroll 4
+    for (int r = 0; r < Rows; ++r) {
+      float sum = lane_sum<Lanes>(acc[q][r]);
+      for (int64_t j = i; j < dim; ++j) sum += queries[q][j] * rows[r][j];
+      out[q][r] = sum;
+    }
+  }
+}
+
+template <int Lanes, int Queries>
+void dots_of(const float* queries, const float* rows, int64_t n_rows, int64_t dim, float* out) {
+  const float* query[Queries];
+  for (int q = 0; q < Queries; ++q) query[q] = queries + q * dim;
+  int64_t r = 0;
+  for (; r + 4 <= n_rows; r += 4) {
+    const float* const row[4] = {rows + r * dim, rows + (r + 1) * dim, rows + (r + 2) * dim,
+                                 rows + (r + 3) * dim};
+    float block[Queries][4];
+    dot_block<Lanes>(query, row, dim, block);
+    for (int q = 0; q < Queries; ++q) std::memcpy(out + q * n_rows + r, block[q], sizeof block[q]);
+  }
+  for (; r < n_rows; ++r) {
+    const float* const row[1] = {rows + r * dim};
+    float block[Queries][1];
+    dot_block<Lanes>(query, row, dim, block);
+    for (int q = 0; q < Queries; ++q) out[q * n_rows + r] = block[q][0];
+  }
+}
+
+template <int Lanes>
+void dots(const float* queries, int64_t n_queries, const float* rows, int64_t n_rows, int64_t dim,
+          float* out) {
+  int64_t q = 0;
+  for (; q + 4 <= n_queries; q += 4) {
+    dots_of<Lanes, 4>(queries + q * dim, rows, n_rows, dim, out + q * n_rows);
+  }
+  for (; q < n_queries; ++q) {
+    dots_of<Lanes, 1>(queries + q * dim, rows, n_rows, dim, out + q * n_rows);
+  }
+}
+
+template <int Lanes, int Rows>
+void add_rows(const float* const (&rows)[Rows], const float (&weights)[Rows], int64_t width,
+              float* sum) {
+  int64_t c = 0;
+  for (; c + Lanes <= width; c += Lanes) {
+    auto acc = load<Lanes>(sum + c);
+#pragma GCC unroll 4
+    for (int r = 0; r < Rows; ++r) acc += load<Lanes>(rows[r] + c) * weights[r];
+    store(sum + c, acc);
+  }
+  for (; c < width; ++c) {
+    float acc = sum[c];
+    for (int r = 0; r < Rows; ++r) acc += rows[r][c] * weights[r];
+    sum[c] = acc;
+  }
+}
+
+template <int Lanes>
+void gather_sum(const float* table, int64_t stride, int64_t width, const int32_t* ids,
+                const float* weights, int64_t n, float* sum) {
+  const float* row[4];
+  float weight[4];
+  int held = 0;
+  for (int64_t j = 0; j < n; ++j) {
+    const int64_t id = ids == nullptr ? j : ids[j];
+    if (id < 0) continue;
+    row[held] = table + id * stride;
+    weight[held] = weights == nullptr ? 1.0f : weights[j];
+    if (++held == 4) {
+      add_rows<Lanes>(row, weight, width, sum);
+      held = 0;
+    }
+  }
+  for (int j = 0; j < held; ++j) {
+    const float* const one[1] = {row[j]};
+    const float its[1] = {weight[j]};
+    add_rows<Lanes>(one, its, width, sum);
+  }
+}
+
+template <int Lanes>
+void gather_dots(const float* table, int64_t dim, const int32_t* ids, int64_t n,
+                 const float* vector, float* out) {
+  const float* const query[1] = {vector};
+  for (int64_t j = 0; j < n; ++j) {
+    float block[1][1] = {{0.0f}};
+    if (ids[j] >= 0) {
+      const float* const row[1] = {table + ids[j] * dim};
+      dot_block<Lanes>(query, row, dim, block);
+    }
+    out[j] = block[0][0];
+  }
+}
+
+template <int Lanes, int Rows, int Vectors>
+constexpr Kernels make_kernels() {
+  static_assert(Rows <= 32, "tile returns a bit per row");
+  return {Lanes * Vectors,
+          Rows,
+          interleave<Lanes * Vectors>,
+          interleave<Rows>,
+          tile<Lanes, Rows, Vectors>,
+          dots<Lanes>,
+          gather_sum<Lanes>,
+          gather_dots<Lanes>};
+}
+
+}  // namespace
+}  // namespace cfsae::cpu
