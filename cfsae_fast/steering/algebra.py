@@ -1,0 +1,220 @@
+"""Floor 2: the formula of steering, and how wishes become knobs on latents.
+
+Station: code -> steer -> code'. `apply` is the formula's one statement; the engine, the torch
+reference and the exported graphs are tested against it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from cfsae_fast.errors import UnknownConceptError
+from cfsae_fast.ops.containers import KnobKind, Knobs
+from cfsae_fast.steering.parsing import as_turns
+from cfsae_fast.steering.words import Add, Boost, Concept, Mix, Only, Scale, Suppress, Turns
+
+# How far below zero suppress(strength=1) takes a concept, in units of the code's sum.
+SUPPRESS_PUSH = 0.5
+
+_ROUNDING = 1e-6  # by how much alphas written in decimal may miss a total of 1
+
+
+class Targets(Protocol):
+    """Where concepts are looked up: `concepts.ConceptMap`."""
+
+    def target(self, concept: str) -> tuple[np.ndarray, np.ndarray]:
+        """Latents (m,) and weights (m,) >= 0 of sum 1, or UnknownConceptError."""
+
+
+class KnobRow(NamedTuple):
+    """One user's knobs: latents (m,) int32, weights (m,) float64, kinds (m,) uint8 of KnobKind.
+
+    relative (m,) bool: this ADD weight is in units of the sum of the row's code before steering.
+    """
+
+    latents: np.ndarray
+    weights: np.ndarray
+    kinds: np.ndarray
+    relative: np.ndarray
+
+    def at(self, activation: float) -> KnobRow:
+        """The same knobs for a row whose code sums to `activation`; nothing is relative then."""
+        weights = np.where(self.relative, self.weights * activation, self.weights)
+        return self._replace(weights=weights, relative=np.zeros_like(self.relative))
+
+
+def apply(code: np.ndarray, knobs: KnobRow) -> np.ndarray:
+    """The code after its knobs, dense: (L,) -> (L,) float64. With z the code and s = sum(z):
+
+        scale   z_n <- m_n z_n                          m_n >= 0
+        mix     z   <- (1 - a) z + s sum_n w_n e_n      w_n >= 0, a = sum w_n <= 1, s after scale
+        add     z_n <- z_n + a_n                        repeats add up
+
+    in this order. Mix keeps sum(z), and leaves a code of zeros as it is.
+    Source: METHOD 6.1 (arXiv 2601.11182) for mix with one alpha; scale and add are ours.
+    """
+    s_before = np.sum(code, dtype=np.float64)
+    latents, weights, kinds, _ = knobs.at(float(s_before))
+    z = np.array(code, dtype=np.float64)
+    scale, mix, add = (kinds == kind for kind in (KnobKind.SCALE, KnobKind.MIX, KnobKind.ADD))
+    z[latents[scale]] *= weights[scale]
+    s = z.sum()
+    if s != 0:
+        z *= 1.0 - weights[mix].sum()
+        np.add.at(z, latents[mix], s * weights[mix])
+    np.add.at(z, latents[add], weights[add])
+    return z
+
+
+def resolve(turns: Any, concepts: Targets | None = None) -> KnobRow:
+    """One user's knobs from turns (anything `as_turns` takes) and the map that knows the concepts.
+
+    boost(c, alpha)     mix alpha of c's weights
+    only(c)             mix what boosts leave, in equal parts if several
+    suppress(c, a)      scale c's latents by 1 - a, and add -a SUPPRESS_PUSH s t_c: beyond zero,
+                        because items of a concept also score through latents nobody mapped to it
+    Turns that change nothing (alpha 0, factor 1) leave no knob.
+
+    Raises:
+        UnknownConceptError: a concept has no latents; the message names the nearest.
+        ValueError: mixes sum to more than 1, or two Scale turns name one latent.
+    """
+    builder = _Builder(concepts)
+    turns = as_turns(turns)
+    for turn in turns:
+        builder.turn(turn)
+    builder.share_rest([turn.concept for turn in turns if isinstance(turn, Only)])
+    return builder.row()
+
+
+def knobs_for(
+    batch: Sequence[Any], concepts: Targets | None, activation: np.ndarray | None = None
+) -> Knobs:
+    """Knobs of a batch in CSR form; entry b of `batch` is row b's wish (or None).
+
+    activation (B,): the sum of each row's code; needed where a wish is relative to it (suppress).
+    Where every row wishes the same and nothing is relative, the knobs are one shared set:
+    offsets (2,).
+
+    Raises:
+        UnknownConceptError, ValueError: as `resolve`; or activation does not fit.
+    """
+    sets = [as_turns(one) for one in batch]
+    distinct = {turns: resolve(turns, concepts) for turns in dict.fromkeys(sets)}
+    found = [distinct[turns] for turns in sets]
+    relative = any(row.relative.any() for row in distinct.values())
+    if len(distinct) == 1 and not relative:
+        return _csr(found[:1])
+    if relative:
+        sums = _activation(activation, len(sets))
+        found = [row.at(s) for row, s in zip(found, sums, strict=True)]
+    return _csr(found)
+
+
+class _Builder:
+    """Gathers one row's knobs; two turns on one latent become one knob per kind."""
+
+    def __init__(self, concepts: Targets | None) -> None:
+        self.concepts = concepts
+        self.mix: dict[int, float] = {}
+        self.scale: dict[int, float] = {}
+        self.add: dict[tuple[int, bool], float] = {}
+        self.scaled: set[int] = set()
+        self.total = 0.0
+
+    def turn(self, turn: Any) -> None:
+        match turn:
+            case Boost(concept, alpha):
+                self.mixed(*self.target(concept), alpha)
+            case Mix(latents, weights, alpha):
+                self.mixed(latents, weights, alpha)
+            case Suppress(concept, strength):
+                latents, weights = self.target(concept)
+                self.scales(latents, [1.0 - strength] * len(latents))
+                self.adds(latents, [-strength * SUPPRESS_PUSH * w for w in weights], True)
+            case Scale(latents, factors):
+                twice = self.scaled.intersection(latents)
+                if twice:
+                    raise ValueError(f"steer must scale a latent once, got two for {min(twice)}")
+                self.scaled.update(latents)
+                self.scales(latents, factors)
+            case Add(latents, amounts, relative):
+                self.adds(latents, amounts, bool(relative))
+
+    def share_rest(self, concepts: list[Concept]) -> None:
+        """Give what the mixes left to these concepts, and check the total."""
+        if self.total > 1.0 + _ROUNDING:
+            raise ValueError(f"steer must boost by at most 1 in total, got {self.total:g}")
+        rest = 1.0 - self.total
+        if concepts and rest <= _ROUNDING:
+            raise ValueError(
+                f"only({concepts[0]!r}) must be left a share, got boosts of 1 in total"
+            )
+        for concept in concepts:
+            self.mixed(*self.target(concept), rest / len(concepts))
+
+    def mixed(self, latents: Sequence[int], weights: Sequence[float], alpha: float) -> None:
+        self.total += alpha
+        for latent, weight in zip(latents, weights, strict=True):
+            self.mix[latent] = self.mix.get(latent, 0.0) + alpha * weight
+
+    def scales(self, latents: Sequence[int], factors: Sequence[float]) -> None:
+        for latent, factor in zip(latents, factors, strict=True):
+            self.scale[latent] = self.scale.get(latent, 1.0) * factor
+
+    def adds(self, latents: Sequence[int], amounts: Sequence[float], relative: bool) -> None:
+        for latent, amount in zip(latents, amounts, strict=True):
+            self.add[latent, relative] = self.add.get((latent, relative), 0.0) + amount
+
+    def target(self, concept: Concept) -> tuple[list[int], list[float]]:
+        if isinstance(concept, int):
+            return [concept], [1.0]
+        if self.concepts is None:
+            raise UnknownConceptError(
+                f"concept {concept!r} is unknown: there are no concepts; give tags, or turn a "
+                "latent by its index"
+            )
+        latents, weights = self.concepts.target(concept)
+        return np.asarray(latents).tolist(), np.asarray(weights, dtype=np.float64).tolist()
+
+    def row(self) -> KnobRow:
+        over = max(1.0, sum(self.mix.values()))  # decimals may sum to 1 + 1e-7
+        knobs = [
+            *((n, m, KnobKind.SCALE, False) for n, m in self.scale.items() if m != 1),
+            *((n, w / over, KnobKind.MIX, False) for n, w in self.mix.items() if w),
+            *((n, a, KnobKind.ADD, relative) for (n, relative), a in self.add.items() if a),
+        ]
+        latents, weights, kinds, relative = zip(*knobs, strict=True) if knobs else [()] * 4
+        return KnobRow(
+            np.array(latents, dtype=np.int32),
+            np.array(weights, dtype=np.float64),
+            np.array(kinds, dtype=np.uint8),
+            np.array(relative, dtype=bool),
+        )
+
+
+def _csr(rows: list[KnobRow]) -> Knobs:
+    offsets = np.zeros(len(rows) + 1, dtype=np.int64)
+    np.cumsum([len(row.latents) for row in rows], out=offsets[1:])
+    if not rows:
+        rows = [resolve(Turns())]
+    return Knobs(
+        offsets,
+        np.concatenate([row.latents for row in rows]),
+        np.concatenate([row.weights for row in rows]).astype(np.float32),
+        np.concatenate([row.kinds for row in rows]),
+    )
+
+
+def _activation(activation: np.ndarray | None, n_rows: int) -> list[float]:
+    if activation is None:
+        raise ValueError("activation must be given for turns relative to it (suppress), got None")
+    sums = np.asarray(activation, dtype=np.float64)
+    if sums.shape != (n_rows,):
+        raise ValueError(f"activation must have shape ({n_rows},), got {sums.shape}")
+    if not np.isfinite(sums).all():
+        raise ValueError("activation must be finite, got NaN or infinity")
+    return sums.tolist()
