@@ -163,3 +163,19 @@ def test_share_is_checked():
     for share in (0, 1, 1.5, float("nan")):
         with pytest.raises(ValueError, match=r"share must be in \(0, 1\)"):
             hold_out_random(x, share=share)
+
+
+def test_a_tag_nobody_here_uses_changes_no_choice():
+    rng = np.random.default_rng(0)
+    x = Interactions.from_frame(
+        {"user": rng.integers(0, 80, 900), "item": rng.integers(0, 60, 900)}
+    )
+    lists = [[f"t{at % 7}"] for at in range(60)]
+    tags = Tags.from_lists(lists)
+    unseen = Tags.from_frame({"item": [99], "tag": ["a first name"]}, item_ids=x.item_ids)
+    more = tags.merged(unseen)
+    assert more.names[1:] == tags.names
+    for function in (hold_out_tag, hold_out_random_and_tag):
+        first, second = function(x, tags), function(x, more)
+        assert first.targets == second.targets
+        assert [tags.names[at] for at in first.tags] == [more.names[at] for at in second.tags]

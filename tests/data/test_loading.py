@@ -1,5 +1,8 @@
 """`load` by name, path and wish; the demo's default."""
 
+import subprocess
+import sys
+
 import pytest
 from test_layouts import LASTFM, MOVIELENS, write_all
 
@@ -70,3 +73,10 @@ def test_default_without_data_or_network_is_generated(nowhere, monkeypatch):
     data, said = default_dataset(base_url="http://127.0.0.1:9")
     assert data == generate()
     assert said.startswith("a generated catalogue, since ml-latest-small was not to be had: http")
+
+
+def test_importing_brings_numpy_only():
+    heavy = "('polars', 'scipy', 'pandas', 'torch', 'urllib.request', 'http.client')"
+    code = f"import sys, cfsae_fast.data; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
