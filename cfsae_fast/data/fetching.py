@@ -50,13 +50,7 @@ def fetch(
     """
     from cfsae_fast.data.download import download  # http costs 60 ms that serving need not pay
 
-    if source is None:
-        if name not in SOURCES:
-            raise FetchError(
-                f"name must be one of {', '.join(SOURCES)}, got {name!r}"
-                + did_you_mean(name, list(SOURCES))
-            )
-        source = SOURCES[name]
+    source = source or _known(name)
     dest = Path(dest).expanduser()
     target = dest / name
     done = _read_record(target / _RECORD)
@@ -76,6 +70,15 @@ def fetch(
     _unpack(archive, target, record)
     archive.unlink()
     return Fetched(target, source.licence, verified, digests["sha256"])
+
+
+def _known(name: str) -> Source:
+    if name not in SOURCES:
+        known = list(SOURCES)
+        raise FetchError(
+            f"name must be one of {', '.join(known)}, got {name!r}{did_you_mean(name, known)}"
+        )
+    return SOURCES[name]
 
 
 def _verify(name: str, url: str, archive: Path, digests: dict[str, str], source: Source) -> str:

@@ -140,6 +140,13 @@ def _first_of_each_row(
     return mask
 
 
+def _check_support(min_support: int, max_support: int | None) -> None:
+    if min_support < 1:
+        raise ValueError(f"min_support must be at least 1, got {min_support}")
+    if max_support is not None and max_support < min_support:
+        raise ValueError(f"max_support must be at least {min_support}, got {max_support}")
+
+
 def _tag_of_each_row(
     interactions: Interactions,
     tags: Tags,
@@ -149,10 +156,7 @@ def _tag_of_each_row(
     max_support: int | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The tag drawn for each row (or NO_TAG), and the mask (nnz,) of the row's items with it."""
-    if min_support < 1:
-        raise ValueError(f"min_support must be at least 1, got {min_support}")
-    if max_support is not None and max_support < min_support:
-        raise ValueError(f"max_support must be at least {min_support}, got {max_support}")
+    _check_support(min_support, max_support)
     from scipy.sparse import csr_array
 
     shape = (interactions.n_items, max(tags.n_tags, 1))

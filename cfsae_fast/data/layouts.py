@@ -56,9 +56,8 @@ def read_movielens(directory: str | Path, *, tags: TagSource = "auto") -> Datase
             item="movieId",
             user="userId",
         )
-    genres = [
-        [] if text in (None, _NO_GENRE) else text.split("|") for text in movies["genres"].to_list()
-    ]
+    texts = movies["genres"].to_list()
+    genres = [[] if text in (None, _NO_GENRE) else text.split("|") for text in texts]
     return Dataset(
         interactions,
         _choose(tags, words, _genre_tags(genres, at, interactions.n_items), directory),
@@ -130,14 +129,7 @@ def read_msd(
     del frame
     tags = titles = None
     if tags_path is not None:
-        columns = guess_columns(Path(tags_path), "item", "tag")
-        tags = read_tags(
-            tags_path,
-            item_ids=interactions.item_ids,
-            item=columns["item"],
-            tag=columns["tag"],
-            weight=columns["value"],
-        )
+        tags = _song_tags(Path(tags_path), interactions.item_ids)
     if tracks_path is not None:
         titles = _track_titles(Path(tracks_path), interactions.item_ids)
     return Dataset(interactions, tags, titles, "msd", licences.TASTE_PROFILE)
@@ -263,6 +255,17 @@ def _licence(directory: Path) -> str:
         return ""
     _, _, after = readme.read_text(encoding="utf-8", errors="replace").partition("## Licence\n")
     return after.partition("\n#")[0].strip()
+
+
+def _song_tags(path: Path, item_ids: Ids) -> Tags:
+    columns = guess_columns(path, "item", "tag")
+    return read_tags(
+        path,
+        item_ids=item_ids,
+        item=columns["item"],
+        tag=columns["tag"],
+        weight=columns["value"],
+    )
 
 
 def _track_titles(path: Path, item_ids: Ids) -> tuple[str, ...]:

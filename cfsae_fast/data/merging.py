@@ -47,11 +47,8 @@ def merge_pairs(
         return users, items, values, timestamps
     if rule == "error":
         at = int(np.flatnonzero(step == 0)[0])
-        raise DataError(
-            f"pairs must be distinct with duplicates='error', got user {user_ids[users[at]]!r} "
-            f"with item {item_ids[items[at]]!r} at rows {order[at]} and {order[at + 1]}; "
-            "pass duplicates='last', 'sum' or 'max'"
-        )
+        pair = (user_ids[users[at]], item_ids[items[at]])
+        raise _repeated(pair, order[at], order[at + 1])
     if timestamps is not None:  # latest last, ties in row order: lexsort is stable
         order = np.lexsort((timestamps, key))
         users, items, values = users[order], items[order], values[order]
@@ -60,6 +57,13 @@ def merge_pairs(
     last = np.append(first[1:], len(key)) - 1
     merged = _merge_values(values, first, last, rule)
     return users[last], items[last], merged, None if timestamps is None else timestamps[last]
+
+
+def _repeated(pair: tuple, first: int, second: int) -> DataError:
+    return DataError(
+        f"pairs must be distinct with duplicates='error', got user {pair[0]!r} with item "
+        f"{pair[1]!r} at rows {first} and {second}; pass duplicates='last', 'sum' or 'max'"
+    )
 
 
 def _merge_values(values: np.ndarray, first: np.ndarray, last: np.ndarray, rule: str) -> np.ndarray:
