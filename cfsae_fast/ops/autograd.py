@@ -1,6 +1,6 @@
-"""Floor 1: the ops on torch tensors: custom_op + fake + autograd around the engine.
+"""Floor 1: the differentiable ops on torch tensors: custom_op + fake + autograd.
 
-Station: all arrows from `CSR -> CFAE.encode` to `scores -> top-N`. Imported with the first tensor.
+Station: `CSR -> CFAE.encode -> embedding -> SAE.encode -> code` and `SAE.decode -> embedding'`.
 
 Tensors are borrowed as numpy arrays inside the custom op, where no fake tensor can arrive. The
 backward halves are custom ops too, so torch.compile traces through them.
@@ -8,30 +8,37 @@ backward halves are custom ops too, so torch.compile traces through them.
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from cfsae_fast.ops import engine
-from cfsae_fast.ops.containers import Code, Encoded, Knobs, Recommended, Rows, Stats
-
-_NAMESPACE = "cfsae"
-
+from cfsae_fast.ops.containers import Code, Encoded, Rows, Stats
+from cfsae_fast.ops.tensors import (
+    array_of,
+    as_tensor,
+    as_tensors,
+    fakes,
+    only,
+    or_zeros,
+    stats_of,
+    tensor_of,
+    tensors_of,
+)
 
 # --- encode_rows
 
 
-@torch.library.custom_op(f"{_NAMESPACE}::encode_rows", mutates_args=())
-def _encode_rows(
-    offsets: Tensor,
-    items: Tensor,
-    values: Tensor | None,
-    weight: Tensor,
-    bias: Tensor | None,
-    threads: int,
-) -> Tensor:
-    rows = Rows(_array(offsets), _array(items), _array(values))
-    return _tensor(engine.encode_rows(rows, _array(weight), _array(bias), threads=threads))
+@torch.library.custom_op(
+    "cfsae::encode_rows",
+    mutates_args=(),
+    schema=(
+        "(Tensor offsets, Tensor items, Tensor? values, Tensor weight, Tensor? bias, int "
+        "threads) -> Tensor"
+    ),
+)
+def _encode_rows(offsets, items, values, weight, bias, threads):
+    rows = Rows(array_of(offsets), array_of(items), array_of(values))
+    return tensor_of(engine.encode_rows(rows, array_of(weight), array_of(bias), threads=threads))
 
 
 @_encode_rows.register_fake
@@ -39,27 +46,26 @@ def _(offsets, items, values, weight, bias, threads):
     return weight.new_empty(offsets.shape[0] - 1, weight.shape[1])
 
 
-@torch.library.custom_op(f"{_NAMESPACE}::encode_rows_backward", mutates_args=())
-def _encode_rows_backward(
-    offsets: Tensor,
-    items: Tensor,
-    values: Tensor | None,
-    weight: Tensor,
-    grad: Tensor,
-    wanted: list[bool],
-    threads: int,
-) -> tuple[Tensor, Tensor, Tensor]:
-    rows = Rows(_array(offsets), _array(items), _array(values))
-    return _tensors(
+@torch.library.custom_op(
+    "cfsae::encode_rows_backward",
+    mutates_args=(),
+    schema=(
+        "(Tensor offsets, Tensor items, Tensor? values, Tensor weight, Tensor grad, bool[] "
+        "wanted, int threads) -> (Tensor, Tensor, Tensor)"
+    ),
+)
+def _encode_rows_backward(offsets, items, values, weight, grad, wanted, threads):
+    rows = Rows(array_of(offsets), array_of(items), array_of(values))
+    return tensors_of(
         engine.encode_rows_backward(
-            rows, _array(weight), _array(grad), wanted=tuple(wanted), threads=threads
+            rows, array_of(weight), array_of(grad), wanted=tuple(wanted), threads=threads
         )
     )
 
 
 @_encode_rows_backward.register_fake
 def _(offsets, items, values, weight, grad, wanted, threads):
-    return _fakes(weight, (weight.shape, weight.shape[1:], items.shape), wanted)
+    return fakes(weight, (weight.shape, weight.shape[1:], items.shape), wanted)
 
 
 def _keep_for_encode_rows(ctx, inputs, output):
@@ -71,7 +77,7 @@ def _encode_rows_autograd(ctx, grad):
     _, _, values, weight, bias, _ = ctx.needs_input_grad
     wanted = [weight, bias, values]
     grads = _encode_rows_backward(*ctx.saved_tensors, grad, wanted, ctx.threads)
-    weight, bias, values = _only(grads, wanted)
+    weight, bias, values = only(grads, wanted)
     return None, None, values, weight, bias, None
 
 
@@ -81,57 +87,64 @@ _encode_rows.register_autograd(_encode_rows_autograd, setup_context=_keep_for_en
 def encode_rows(
     rows: Rows, weight: Tensor, bias: Tensor | None = None, *, threads: int = 0
 ) -> Tensor:
-    return _encode_rows(*_tensors_of(rows), weight, _as_tensor(bias), threads)
+    return _encode_rows(*as_tensors(rows), weight, as_tensor(bias), threads)
 
 
 # --- topk_encode
 
 
-@torch.library.custom_op(f"{_NAMESPACE}::topk_encode", mutates_args=())
-def _topk_encode(
-    embedding: Tensor,
-    encoder: Tensor,
-    bias: Tensor,
-    centre: Tensor,
-    k: int,
-    standardize: bool,
-    threads: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    arrays = map(_array, (embedding, encoder, bias, centre))
+@torch.library.custom_op(
+    "cfsae::topk_encode",
+    mutates_args=(),
+    schema=(
+        "(Tensor embedding, Tensor encoder, Tensor bias, Tensor centre, int k, bool "
+        "standardize, int threads) -> (Tensor, Tensor, Tensor, Tensor)"
+    ),
+)
+def _topk_encode(embedding, encoder, bias, centre, k, standardize, threads):
+    arrays = map(array_of, (embedding, encoder, bias, centre))
     code, stats = engine.topk_encode(*arrays, k, standardize=standardize, threads=threads)
     mean, std = stats or (None, None)
-    return _tensors((code.values, mean, std, code.indices))  # a float first: opcheck sums them
+    return tensors_of((code.values, mean, std, code.indices))  # a float first: opcheck sums them
 
 
 @_topk_encode.register_fake
 def _(embedding, encoder, bias, centre, k, standardize, threads):
     n = embedding.shape[0]
-    mean, std = _fakes(embedding, ((n,), (n,)), (standardize, standardize))
+    mean, std = fakes(embedding, ((n,), (n,)), (standardize, standardize))
     indices = embedding.new_empty((n, k), dtype=torch.int32)
     return embedding.new_empty(n, k), mean, std, indices
 
 
-@torch.library.custom_op(f"{_NAMESPACE}::topk_encode_backward", mutates_args=())
+@torch.library.custom_op(
+    "cfsae::topk_encode_backward",
+    mutates_args=(),
+    schema=(
+        "(Tensor embedding, Tensor encoder, Tensor centre, Tensor indices, Tensor mean, Tensor "
+        "std, Tensor grad_values, Tensor grad_mean, Tensor grad_std, bool[] wanted, bool "
+        "standardize, int threads) -> (Tensor, Tensor, Tensor, Tensor)"
+    ),
+)
 def _topk_encode_backward(
-    embedding: Tensor,
-    encoder: Tensor,
-    centre: Tensor,
-    indices: Tensor,
-    mean: Tensor,
-    std: Tensor,
-    grad_values: Tensor,
-    grad_mean: Tensor,
-    grad_std: Tensor,
-    wanted: list[bool],
-    standardize: bool,
-    threads: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    stats = Stats(_array(mean), _array(std)) if standardize else None
-    grad_stats = Stats(_array(grad_mean), _array(grad_std)) if standardize else None
-    arrays = map(_array, (embedding, encoder, centre, indices))
-    return _tensors(
+    embedding,
+    encoder,
+    centre,
+    indices,
+    mean,
+    std,
+    grad_values,
+    grad_mean,
+    grad_std,
+    wanted,
+    standardize,
+    threads,
+):
+    stats = Stats(array_of(mean), array_of(std)) if standardize else None
+    grad_stats = Stats(array_of(grad_mean), array_of(grad_std)) if standardize else None
+    arrays = map(array_of, (embedding, encoder, centre, indices))
+    return tensors_of(
         engine.topk_encode_backward(
-            *arrays, stats, _array(grad_values), grad_stats, wanted=tuple(wanted), threads=threads
+            *arrays, stats, array_of(grad_values), grad_stats, wanted=tuple(wanted), threads=threads
         )
     )
 
@@ -140,7 +153,7 @@ def _topk_encode_backward(
 def _(embedding, encoder, centre, *rest):
     wanted = rest[6]
     shapes = (embedding.shape, encoder.shape, encoder.shape[:1], centre.shape)
-    return _fakes(embedding, shapes, wanted)
+    return fakes(embedding, shapes, wanted)
 
 
 def _keep_for_topk_encode(ctx, inputs, output):
@@ -155,14 +168,14 @@ def _topk_encode_autograd(ctx, grad_values, grad_mean, grad_std, _):
     saved = ctx.saved_tensors
     grads = _topk_encode_backward(
         *saved,
-        _or_zeros(grad_values, saved[0], saved[3].shape),
-        _or_zeros(grad_mean, saved[0], saved[4].shape),
-        _or_zeros(grad_std, saved[0], saved[5].shape),
+        or_zeros(grad_values, saved[0], saved[3].shape),
+        or_zeros(grad_mean, saved[0], saved[4].shape),
+        or_zeros(grad_std, saved[0], saved[5].shape),
         wanted,
         ctx.standardize,
         ctx.threads,
     )
-    return (*_only(grads, wanted), None, None, None)
+    return (*only(grads, wanted), None, None, None)
 
 
 _topk_encode.register_autograd(_topk_encode_autograd, setup_context=_keep_for_topk_encode)
@@ -178,7 +191,7 @@ def topk_encode(
     standardize: bool = True,
     threads: int = 0,
 ) -> Encoded:
-    arrays = map(_as_tensor, (embedding, encoder, bias, centre))
+    arrays = map(as_tensor, (embedding, encoder, bias, centre))
     values, mean, std, indices = _topk_encode(*arrays, k, standardize, threads)
     return Encoded(Code(indices, values), Stats(mean, std) if standardize else None)
 
@@ -186,20 +199,19 @@ def topk_encode(
 # --- sparse_decode
 
 
-@torch.library.custom_op(f"{_NAMESPACE}::sparse_decode", mutates_args=())
-def _sparse_decode(
-    indices: Tensor,
-    values: Tensor,
-    dictionary: Tensor,
-    bias: Tensor | None,
-    mean: Tensor | None,
-    std: Tensor | None,
-    threads: int,
-) -> Tensor:
-    code = Code(_array(indices), _array(values))
-    return _tensor(
+@torch.library.custom_op(
+    "cfsae::sparse_decode",
+    mutates_args=(),
+    schema=(
+        "(Tensor indices, Tensor values, Tensor dictionary, Tensor? bias, Tensor? mean, Tensor? "
+        "std, int threads) -> Tensor"
+    ),
+)
+def _sparse_decode(indices, values, dictionary, bias, mean, std, threads):
+    code = Code(array_of(indices), array_of(values))
+    return tensor_of(
         engine.sparse_decode(
-            code, _array(dictionary), _array(bias), _stats(mean, std), threads=threads
+            code, array_of(dictionary), array_of(bias), stats_of(mean, std), threads=threads
         )
     )
 
@@ -209,22 +221,20 @@ def _(indices, values, dictionary, bias, mean, std, threads):
     return values.new_empty(indices.shape[0], dictionary.shape[1])
 
 
-@torch.library.custom_op(f"{_NAMESPACE}::sparse_decode_backward", mutates_args=())
-def _sparse_decode_backward(
-    indices: Tensor,
-    values: Tensor,
-    dictionary: Tensor,
-    bias: Tensor | None,
-    mean: Tensor | None,
-    std: Tensor | None,
-    grad: Tensor,
-    wanted: list[bool],
-    threads: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    code = Code(_array(indices), _array(values))
-    return _tensors(
+@torch.library.custom_op(
+    "cfsae::sparse_decode_backward",
+    mutates_args=(),
+    schema=(
+        "(Tensor indices, Tensor values, Tensor dictionary, Tensor? bias, Tensor? mean, Tensor? "
+        "std, Tensor grad, bool[] wanted, int threads) -> (Tensor, Tensor, Tensor, Tensor, "
+        "Tensor)"
+    ),
+)
+def _sparse_decode_backward(indices, values, dictionary, bias, mean, std, grad, wanted, threads):
+    code = Code(array_of(indices), array_of(values))
+    return tensors_of(
         engine.sparse_decode_backward(
-            code, _array(dictionary), _array(bias), _stats(mean, std), _array(grad),
+            code, array_of(dictionary), array_of(bias), stats_of(mean, std), array_of(grad),
             wanted=tuple(wanted), threads=threads,
         )
     )  # fmt: skip
@@ -234,7 +244,7 @@ def _sparse_decode_backward(
 def _(indices, values, dictionary, bias, mean, std, grad, wanted, threads):
     n = values.shape[:1]
     shapes = (values.shape, dictionary.shape, dictionary.shape[1:], n, n)
-    return _fakes(values, shapes, wanted)
+    return fakes(values, shapes, wanted)
 
 
 def _keep_for_sparse_decode(ctx, inputs, output):
@@ -245,7 +255,7 @@ def _keep_for_sparse_decode(ctx, inputs, output):
 def _sparse_decode_autograd(ctx, grad):
     wanted = list(ctx.needs_input_grad[1:6])
     grads = _sparse_decode_backward(*ctx.saved_tensors, grad, wanted, ctx.threads)
-    return (None, *_only(grads, wanted), None)
+    return (None, *only(grads, wanted), None)
 
 
 _sparse_decode.register_autograd(_sparse_decode_autograd, setup_context=_keep_for_sparse_decode)
@@ -259,106 +269,5 @@ def sparse_decode(
     *,
     threads: int = 0,
 ) -> Tensor:
-    mean, std = _tensors_of(stats) if stats is not None else (None, None)
-    return _sparse_decode(*_tensors_of(code), dictionary, _as_tensor(bias), mean, std, threads)
-
-
-# --- serving: no gradients, so plain calls on detached tensors
-
-
-@torch.no_grad()
-def steer(code: Code, knobs: Knobs, *, n_latents: int, threads: int = 0) -> Code:
-    arrays = Code(*map(_array, code)), Knobs(*map(_array, knobs))
-    return Code(*_tensors(engine.steer(*arrays, n_latents=n_latents, threads=threads)))
-
-
-@torch.no_grad()
-def steer_decode(
-    embedding: Tensor,
-    code: Code,
-    knobs: Knobs,
-    dictionary: Tensor,
-    bias: Tensor | None,
-    stats: Stats | None,
-    *,
-    mode: str,
-    threads: int = 0,
-) -> Tensor:
-    return _tensor(
-        engine.steer_decode(
-            _array(embedding), Code(*map(_array, code)), Knobs(*map(_array, knobs)),
-            _array(dictionary), _array(bias), _stats(*stats) if stats is not None else None,
-            mode=mode, threads=threads,
-        )
-    )  # fmt: skip
-
-
-@torch.no_grad()
-def recommend(
-    embedding: Tensor,
-    items: Tensor,
-    n: int,
-    *,
-    bias: Tensor | None = None,
-    seen: Rows | None = None,
-    allowed: Tensor | None = None,
-    threads: int = 0,
-) -> Recommended:
-    seen = Rows(*map(_array, seen)) if seen is not None else None
-    found = engine.recommend(
-        _array(embedding), _array(items), n,
-        bias=_array(bias), seen=seen, allowed=_array(allowed), threads=threads,
-    )  # fmt: skip
-    return Recommended(*_tensors(found))
-
-
-# --- between tensors and arrays
-
-
-def _array(tensor: Tensor | np.ndarray | None) -> np.ndarray | None:
-    """The tensor's memory as an array."""
-    if tensor is None or isinstance(tensor, np.ndarray):
-        return tensor
-    if tensor.device.type != "cpu":
-        raise NotImplementedError(
-            f"tensors must be on the CPU, got {tensor.device}: this build of the engine has no "
-            "kernels for that device; move them with .cpu()"
-        )
-    if tensor.dtype == torch.bfloat16:
-        raise TypeError("tensors must be float32, got torch.bfloat16; convert with .float()")
-    return tensor.detach().contiguous().numpy()
-
-
-def _as_tensor(array: Tensor | np.ndarray | None) -> Tensor | None:
-    return None if array is None else torch.as_tensor(array)
-
-
-def _tensors_of(container) -> tuple[Tensor | None, ...]:
-    return tuple(map(_as_tensor, container))
-
-
-def _tensor(array: np.ndarray | None) -> Tensor:
-    """None, which a custom op cannot return, becomes an empty tensor."""
-    return torch.empty(0) if array is None else torch.from_numpy(array)
-
-
-def _tensors(arrays) -> tuple[Tensor, ...]:
-    return tuple(map(_tensor, arrays))
-
-
-def _stats(mean: Tensor | None, std: Tensor | None) -> Stats | None:
-    return None if mean is None else Stats(_array(mean), _array(std))
-
-
-def _fakes(like: Tensor, shapes, wanted) -> tuple[Tensor, ...]:
-    return tuple(
-        like.new_empty(shape if want else (0,)) for shape, want in zip(shapes, wanted, strict=True)
-    )
-
-
-def _only(grads: tuple[Tensor, ...], wanted: list[bool]) -> list[Tensor | None]:
-    return [grad if want else None for grad, want in zip(grads, wanted, strict=True)]
-
-
-def _or_zeros(grad: Tensor | None, like: Tensor, shape: torch.Size) -> Tensor:
-    return like.new_zeros(shape) if grad is None else grad
+    mean, std = as_tensors(stats) if stats is not None else (None, None)
+    return _sparse_decode(*as_tensors(code), dictionary, as_tensor(bias), mean, std, threads)

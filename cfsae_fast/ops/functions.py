@@ -11,6 +11,7 @@ With torch tensors, arrays among the arguments are taken as tensors.
 
 from __future__ import annotations
 
+import importlib
 import sys
 from types import ModuleType
 
@@ -26,7 +27,7 @@ def encode_rows(rows: Rows, weight: Array, bias: Array | None = None, *, threads
     rows of B; weight (I, d); bias (d,) -> (B, d). An empty row gives the bias.
     Differentiable in weight, bias and rows.values.
     """
-    return _home(weight=weight).encode_rows(rows, weight, bias, threads=threads)
+    return _home("autograd", weight=weight).encode_rows(rows, weight, bias, threads=threads)
 
 
 def topk_encode(
@@ -46,7 +47,7 @@ def topk_encode(
     stored. embedding (B, d); encoder (L, d); bias (L,); centre (d,); k in [1, L] -> code (B, k),
     stats (B,). Differentiable in all four arrays through code.values, stats.mean and stats.std.
     """
-    return _home(embedding=embedding).topk_encode(
+    return _home("autograd", embedding=embedding).topk_encode(
         embedding, encoder, bias, centre, k, standardize=standardize, threads=threads
     )
 
@@ -64,7 +65,7 @@ def sparse_decode(
     code (B, k); dictionary (L, d); bias (d,); stats (B,) or None: mean 0, std 1 -> (B, d).
     Differentiable in code.values, dictionary, bias and stats.
     """
-    return _home(dictionary=dictionary).sparse_decode(
+    return _home("autograd", dictionary=dictionary).sparse_decode(
         code, dictionary, bias, stats, threads=threads
     )
 
@@ -76,7 +77,9 @@ def steer(code: Code, knobs: Knobs, *, n_latents: int, threads: int = 0) -> Code
     distinct latents a row turns. Sorted by value descending, ties to the smaller index; exact
     zeros become padding, which stands after negative values. Not differentiable.
     """
-    return _home(code_values=code.values).steer(code, knobs, n_latents=n_latents, threads=threads)
+    return _home("serving", code_values=code.values).steer(
+        code, knobs, n_latents=n_latents, threads=threads
+    )
 
 
 def steer_decode(
@@ -96,7 +99,7 @@ def steer_decode(
     ((z' - z) @ dictionary), and a row without knobs keeps its embedding bit for bit.
     embedding (B, d); code (B, k); dictionary (L, d); bias (d,); stats (B,) or None -> (B, d).
     """
-    return _home(embedding=embedding).steer_decode(
+    return _home("serving", embedding=embedding).steer_decode(
         embedding, code, knobs, dictionary, bias, stats, mode=mode, threads=threads
     )
 
@@ -118,19 +121,17 @@ def recommend(
     stored. embedding (B, d); items (I, d); bias (I,); allowed (I,) bool or uint8; n >= 1, above I
     too -> ids (B, n), scores (B, n). Not differentiable.
     """
-    return _home(embedding=embedding).recommend(
+    return _home("serving", embedding=embedding).recommend(
         embedding, items, n, bias=bias, seen=seen, allowed=allowed, threads=threads
     )
 
 
-def _home(**named: Array) -> ModuleType:
-    """The module that serves this kind of array: engine for numpy, autograd for torch."""
+def _home(for_tensors: str, **named: Array) -> ModuleType:
+    """The module that serves this kind of array: engine for numpy, `for_tensors` for torch."""
     ((name, array),) = named.items()
     if isinstance(array, np.ndarray):
         return engine
     torch = sys.modules.get("torch")  # a tensor cannot come from a torch that is not loaded
     if torch is not None and isinstance(array, torch.Tensor):
-        from cfsae_fast.ops import autograd
-
-        return autograd
+        return importlib.import_module(f"cfsae_fast.ops.{for_tensors}")
     raise TypeError(f"{name} must be a numpy array or a torch tensor, got {type(array).__name__}")
