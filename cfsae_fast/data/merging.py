@@ -33,26 +33,20 @@ def merge_pairs(
         DataError: a pair repeats under `error`, or a sum leaves float32.
     """
     key = users.astype(np.int64) * len(item_ids) + items
-    step = np.diff(key)
-    if (step > 0).all():
-        return users, items, values, timestamps
+    step, order = np.diff(key), np.arange(len(key))
     if (step < 0).any():
         order = np.argsort(key, kind="stable")
         key, users, items, values = key[order], users[order], items[order], values[order]
         timestamps = None if timestamps is None else timestamps[order]
         step = np.diff(key)
-    else:
-        order = np.arange(len(key))
     if (step > 0).all():
         return users, items, values, timestamps
     if rule == "error":
         at = int(np.flatnonzero(step == 0)[0])
-        pair = (user_ids[users[at]], item_ids[items[at]])
-        raise _repeated(pair, order[at], order[at + 1])
+        raise _repeated((user_ids[users[at]], item_ids[items[at]]), order[at], order[at + 1])
     if timestamps is not None:  # latest last, ties in row order: lexsort is stable
-        order = np.lexsort((timestamps, key))
-        users, items, values = users[order], items[order], values[order]
-        timestamps = timestamps[order]
+        order = np.lexsort((timestamps, key))  # key, users and items stay as they are
+        values, timestamps = values[order], timestamps[order]
     first = np.flatnonzero(np.concatenate([[True], step > 0]))
     last = np.append(first[1:], len(key)) - 1
     merged = _merge_values(values, first, last, rule)
