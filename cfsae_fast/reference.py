@@ -102,7 +102,9 @@ def steer(code: Code, knobs: Knobs, *, n_latents: int, threads: int = 0) -> Code
     (B, k) and knobs of B rows (or one row for all) -> (B, k + m).
     """
     n_rows, k = code.indices.shape
-    width = k + max((len(set(_row_knobs(knobs, row)[0])) for row in range(n_rows)), default=0)
+    width = k + max(
+        (len(set(_row_knobs(knobs, row)[0])) for row in range(len(knobs.offsets) - 1)), default=0
+    )
     indices = torch.full((n_rows, width), PADDING, dtype=torch.int32)
     values = torch.zeros(n_rows, width, dtype=code.values.dtype)
     for row, z in enumerate(_steered(code, knobs, n_latents)):

@@ -11,7 +11,6 @@ With torch tensors, arrays among the arguments are taken as tensors.
 
 from __future__ import annotations
 
-import importlib
 import sys
 from types import ModuleType
 
@@ -133,5 +132,7 @@ def _home(for_tensors: str, **named: Array) -> ModuleType:
         return engine
     torch = sys.modules.get("torch")  # a tensor cannot come from a torch that is not loaded
     if torch is not None and isinstance(array, torch.Tensor):
-        return importlib.import_module(f"cfsae_fast.ops.{for_tensors}")
+        from cfsae_fast.ops import autograd, serving
+
+        return {"autograd": autograd, "serving": serving}[for_tensors]
     raise TypeError(f"{name} must be a numpy array or a torch tensor, got {type(array).__name__}")
