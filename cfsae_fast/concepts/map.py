@@ -1,0 +1,240 @@
+"""Floor 2: ConceptMap, which latents a concept name means: lookup, search, arrays for saving.
+
+Station: between a user's word and steer. numpy only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cfsae_fast.errors import ModelFormatError, UnknownConceptError, did_you_mean
+
+_ARRAYS = {"offsets": "i", "latents": "i", "weights": "f", "scores": "f", "counts": "i"}
+_DTYPES = {
+    "offsets": np.int64,
+    "latents": np.int32,
+    "weights": np.float32,
+    "scores": np.float32,
+    "counts": np.int64,
+}
+
+
+class Concept(NamedTuple):
+    """A concept one can steer with: its latents (m,) and weights (m,) of sum 1, strongest first.
+
+    score: how well the first latent stands for it, comparable within one map only.
+    n_items: items that carry it.
+    """
+
+    name: str
+    latents: np.ndarray
+    weights: np.ndarray
+    score: float
+    n_items: int
+
+
+@dataclass(frozen=True, eq=False)
+class ConceptMap:
+    """Concepts and their latents, ragged: concept t has latents[offsets[t]:offsets[t + 1]].
+
+    names (T,); offsets (T + 1,) int64; latents (m,) int32 in [0, n_latents); weights (m,) float32
+    > 0, of sum 1 per concept; scores (T,) float32; counts (T,) int64 items that carry it; reasons:
+    position -> why a concept has no latents. Iterating and `len` see the concepts that have some.
+
+    Raises:
+        ValueError: the arrays contradict each other.
+    """
+
+    names: tuple[str, ...]
+    offsets: np.ndarray
+    latents: np.ndarray
+    weights: np.ndarray
+    scores: np.ndarray
+    counts: np.ndarray
+    reasons: Mapping[int, str]
+    method: str
+    n_latents: int
+    _keys: dict[str, int] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        for name, dtype in _DTYPES.items():
+            object.__setattr__(self, name, np.asarray(getattr(self, name)).astype(dtype))
+        _check(self)
+        object.__setattr__(self, "_keys", self._index())
+
+    def get(self, name: str) -> Concept:
+        """The concept called `name`, whatever its case, spaces, hyphens and underscores.
+
+        Where several names differ in these alone, the exact one wins, then the one on most items.
+
+        Raises:
+            UnknownConceptError: no such concept, or it has no latents; names the nearest ones.
+        """
+        at = self._find(name)
+        if at is None:
+            hint = did_you_mean(_key(str(name)), [concept.name for concept in self])
+            raise UnknownConceptError(f"concept {name!r} is unknown{hint}")
+        if at in self.reasons:
+            raise UnknownConceptError(
+                f"concept {self.names[at]!r} cannot be steered: {self.reasons[at]}"
+            )
+        return self._concept(at)
+
+    def target(self, concept: str) -> tuple[np.ndarray, np.ndarray]:
+        """Latents (m,) int32 and weights (m,) float32 of sum 1; errors as `get`."""
+        found = self.get(concept)
+        return found.latents, found.weights
+
+    def search(self, text: str, *, limit: int | None = 20) -> list[Concept]:
+        """Concepts whose name holds `text`, best match first; else those spelled like it.
+
+        Best: equal, then beginning with it, then a word beginning with it, then the rest; among
+        equals those on more items first.
+        """
+        wanted = _key(text)
+        if not wanted:
+            return self.browse()[:limit]
+        ranked = []
+        for concept in self.browse():
+            key = _key(concept.name)
+            if wanted in key:
+                by_word = key.startswith(wanted) * 1 + (f" {wanted}" in f" {key}")
+                ranked.append((-(3 * (key == wanted) + by_word), len(ranked), concept))
+        if ranked:
+            return [concept for _, _, concept in sorted(ranked, key=lambda r: r[:2])][:limit]
+        keys = {_key(concept.name): concept for concept in reversed(self.browse())}
+        near = get_close_matches(wanted, list(keys), n=limit or len(keys), cutoff=0.6)
+        return [keys[key] for key in near]
+
+    def browse(self, search: str | None = None) -> list[Concept]:
+        """All concepts, those on most items first; or what `search` finds, without limit."""
+        if search is not None:
+            return self.search(search, limit=None)
+        return sorted(self, key=lambda concept: (-concept.n_items, concept.name))
+
+    @property
+    def absent(self) -> dict[str, str]:
+        """Concepts that cannot be steered, and why."""
+        return {self.names[at]: reason for at, reason in sorted(self.reasons.items())}
+
+    def to_arrays(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Arrays for safetensors, and what goes into JSON beside them."""
+        meta = {
+            "names": list(self.names),
+            "reasons": {str(at): reason for at, reason in self.reasons.items()},
+            "method": self.method,
+            "n_latents": self.n_latents,
+        }
+        return {name: getattr(self, name) for name in _ARRAYS}, meta
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> ConceptMap:
+        """Inverse of `to_arrays`.
+
+        Raises:
+            ModelFormatError: something is missing or damaged.
+        """
+        try:
+            for name, kind in _ARRAYS.items():
+                if np.asarray(arrays[name]).dtype.kind != kind:
+                    raise ValueError(f"{name} must have a dtype of kind {kind!r}")
+            return cls(
+                **{name: arrays[name] for name in _ARRAYS},
+                names=tuple(meta["names"]),
+                reasons={int(at): str(reason) for at, reason in meta["reasons"].items()},
+                method=str(meta["method"]),
+                n_latents=int(meta["n_latents"]),
+            )
+        except KeyError as error:
+            raise ModelFormatError(f"the concept map must hold {error}, found none") from error
+        except (AttributeError, TypeError, ValueError) as error:
+            raise ModelFormatError(f"the concept map is damaged: {error}") from error
+
+    def __len__(self) -> int:
+        return len(self.names) - len(self.reasons)
+
+    def __iter__(self) -> Iterator[Concept]:
+        return (self._concept(at) for at in range(len(self.names)) if at not in self.reasons)
+
+    def __contains__(self, name: object) -> bool:
+        at = self._find(name)
+        return at is not None and at not in self.reasons
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ConceptMap):
+            return NotImplemented
+        ours, theirs = self.to_arrays(), other.to_arrays()
+        return ours[1] == theirs[1] and all(
+            np.array_equal(ours[0][name], theirs[0][name]) for name in _ARRAYS
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return (
+            f"ConceptMap({len(self)} concepts on {self.n_latents} latents by {self.method}, "
+            f"{len(self.reasons)} absent)"
+        )
+
+    def _concept(self, at: int) -> Concept:
+        span = slice(int(self.offsets[at]), int(self.offsets[at + 1]))
+        return Concept(
+            self.names[at],
+            self.latents[span],
+            self.weights[span],
+            float(self.scores[at]),
+            int(self.counts[at]),
+        )
+
+    def _find(self, name: object) -> int | None:
+        if not isinstance(name, str):
+            return None
+        return self._keys.get(f"={name}", self._keys.get(_key(name)))
+
+    def _index(self) -> dict[str, int]:
+        """Exact names, marked with '=', and keys; a key means its concept on most items."""
+        order = sorted(
+            range(len(self.names)), key=lambda at: (at not in self.reasons, self.counts[at], -at)
+        )
+        keys = {_key(self.names[at]): at for at in order}
+        return {**keys, **{f"={name}": at for at, name in enumerate(self.names)}}
+
+
+def _key(name: str) -> str:
+    return re.sub(r"[\s_-]+", " ", name.casefold()).strip()
+
+
+def _check(found: ConceptMap) -> None:
+    count, n_latents = len(found.names), found.n_latents
+    if not all(isinstance(name, str) and name.strip() for name in found.names):
+        raise ValueError("names must be text that is not empty, got one that is not")
+    if len(set(found.names)) != count:
+        raise ValueError("names must be distinct, got a concept twice")
+    shapes = {"offsets": count + 1, "scores": count, "counts": count}
+    shapes |= dict.fromkeys(("latents", "weights"), len(found.latents))
+    for name, length in shapes.items():
+        if getattr(found, name).shape != (length,):
+            raise ValueError(
+                f"{name} must have shape ({length},), got {getattr(found, name).shape}"
+            )
+    sizes = np.diff(found.offsets)
+    if found.offsets[0] != 0 or (sizes < 0).any() or found.offsets[-1] != len(found.latents):
+        raise ValueError("offsets must rise from 0 to the number of latents")
+    if len(found.latents) and not 0 <= found.latents.min() <= found.latents.max() < n_latents:
+        raise ValueError(f"latents must be in [0, n_latents={n_latents})")
+    if not (np.isfinite(found.weights).all() and (found.weights >= 0).all()):
+        raise ValueError("weights must be finite and not negative")
+    owner = np.repeat(np.arange(count), sizes)
+    sums = np.bincount(owner, weights=found.weights, minlength=count)
+    if not np.allclose(sums[sizes > 0], 1.0, atol=1e-4):
+        raise ValueError("weights must sum to 1 for each concept")
+    if set(found.reasons) != set(np.flatnonzero(sizes == 0).tolist()):
+        raise ValueError("reasons must be given for exactly the concepts without latents")
+    if (found.counts < 0).any() or not np.isfinite(found.scores).all():
+        raise ValueError("counts must not be negative and scores must be finite")
