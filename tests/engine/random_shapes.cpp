@@ -1,0 +1,235 @@
+// Every op of api.h on random shapes, instruction sets and thread counts, against plain loops in
+// double precision. Built with sanitizers: exact-size heap buffers turn an overrun into a report.
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <random>
+#include <vector>
+
+#include "api.h"
+
+namespace {
+
+using cfsae::Execution;
+using cfsae::Isa;
+using cfsae::Matrix;
+using Floats = std::vector<float>;
+using Ints = std::vector<int32_t>;
+
+std::mt19937 generator;
+
+int64_t pick(int64_t low, int64_t high) {
+  return std::uniform_int_distribution<int64_t>(low, high)(generator);
+}
+
+Floats floats(int64_t n) {  // small integers: float32 arithmetic is exact
+  Floats out(n);
+  for (float& value : out) value = static_cast<float>(pick(-2, 2));
+  return out;
+}
+
+Execution any_execution() {
+  std::vector<Isa> isas;
+  for (const Isa isa : {Isa::kBaseline, Isa::kAvx2, Isa::kAvx512}) {
+    if (cfsae::cpu::supports(isa)) isas.push_back(isa);
+  }
+  return {static_cast<int>(pick(1, 3)), isas[pick(0, static_cast<int64_t>(isas.size()) - 1)]};
+}
+
+void expect(bool holds, const char* what) {
+  if (holds) return;
+  std::printf("failed: %s\n", what);
+  std::exit(1);
+}
+
+void expect_equal(const Floats& got, const std::vector<double>& want, const char* what) {
+  for (size_t i = 0; i < got.size(); ++i) expect(std::abs(got[i] - want[i]) < 1e-3, what);
+}
+
+struct Csr {
+  std::vector<int64_t> offsets;
+  Ints items;
+  Floats values;
+
+  Csr(int64_t n_rows, int64_t n_items) {
+    offsets.push_back(0);
+    for (int64_t b = 0; b < n_rows; ++b) offsets.push_back(offsets.back() + pick(0, 6));
+    for (int64_t j = 0; j < offsets.back(); ++j) {
+      items.push_back(static_cast<int32_t>(pick(0, n_items - 1)));
+    }
+    values = floats(offsets.back());
+  }
+  cfsae::RowsView view() const {
+    return {static_cast<int64_t>(offsets.size()) - 1, offsets.data(), items.data(), values.data()};
+  }
+};
+
+double dot(const float* a, const float* b, int64_t n) {
+  double sum = 0.0;
+  for (int64_t i = 0; i < n; ++i) sum += double{a[i]} * b[i];
+  return sum;
+}
+
+void check_encode_rows() {
+  const int64_t n = pick(0, 40), items = pick(1, 30), dim = pick(1, 80);
+  const Csr rows(n, items);
+  const Floats weight = floats(items * dim), bias = floats(dim), grad = floats(n * dim);
+  const Execution how = any_execution();
+  Floats out(n * dim), to_weight(items * dim), to_bias(dim), to_values(rows.items.size());
+  cfsae::cpu::encode_rows(rows.view(), {weight.data(), items, dim}, bias.data(), out.data(), how);
+  cfsae::cpu::encode_rows_backward(rows.view(), {weight.data(), items, dim}, {grad.data(), n, dim},
+                                   to_weight.data(), to_bias.data(), to_values.data(), how);
+  std::vector<double> want(n * dim), want_weight(items * dim), want_values(rows.items.size());
+  for (int64_t b = 0; b < n; ++b) {
+    for (int64_t c = 0; c < dim; ++c) want[b * dim + c] = bias[c];
+    for (int64_t j = rows.offsets[b]; j < rows.offsets[b + 1]; ++j) {
+      want_values[j] = dot(&grad[b * dim], &weight[rows.items[j] * dim], dim);
+      for (int64_t c = 0; c < dim; ++c) {
+        want[b * dim + c] += double{rows.values[j]} * weight[rows.items[j] * dim + c];
+        want_weight[rows.items[j] * dim + c] += double{rows.values[j]} * grad[b * dim + c];
+      }
+    }
+  }
+  expect_equal(out, want, "encode_rows");
+  expect_equal(to_weight, want_weight, "encode_rows_backward: weight");
+  expect_equal(to_values, want_values, "encode_rows_backward: values");
+}
+
+// The best k of scores above floor: value descending, index ascending.
+void expect_top(const std::vector<double>& scores, double floor, const int32_t* ids,
+                const float* values, int64_t k, const char* what) {
+  Ints order;
+  for (size_t i = 0; i < scores.size(); ++i) {
+    if (scores[i] > floor) order.push_back(static_cast<int32_t>(i));
+  }
+  std::stable_sort(order.begin(), order.end(),
+                   [&](int32_t a, int32_t b) { return scores[a] > scores[b]; });
+  for (int64_t j = 0; j < k; ++j) {
+    const bool filled = j < static_cast<int64_t>(order.size());
+    expect(ids[j] == (filled ? order[j] : cfsae::kPadding), what);
+    if (filled) expect(values[j] == scores[order[j]], what);
+  }
+}
+
+void check_topk_encode() {
+  const int64_t n = pick(0, 70), latents = pick(1, 300), dim = pick(1, 40), k = pick(1, latents);
+  const Floats x = floats(n * dim), encoder = floats(latents * dim), bias = floats(latents),
+               centre = floats(dim);
+  const Execution how = any_execution();
+  Ints indices(n * k);
+  Floats values(n * k), mean(n), std(n);
+  cfsae::cpu::topk_encode({x.data(), n, dim}, {encoder.data(), latents, dim}, bias.data(),
+                          centre.data(), {n, k, indices.data(), values.data()}, nullptr, nullptr,
+                          how);
+  for (int64_t b = 0; b < n; ++b) {
+    std::vector<double> scores;
+    for (int64_t l = 0; l < latents; ++l) {
+      scores.push_back(bias[l] + dot(&x[b * dim], &encoder[l * dim], dim) -
+                       dot(centre.data(), &encoder[l * dim], dim));
+    }
+    expect_top(scores, 0.0, &indices[b * k], &values[b * k], k, "topk_encode");
+  }
+  cfsae::cpu::topk_encode({x.data(), n, dim}, {encoder.data(), latents, dim}, bias.data(),
+                          centre.data(), {n, k, indices.data(), values.data()}, mean.data(),
+                          std.data(), how);
+  Floats to_x(n * dim), to_encoder(latents * dim), to_bias(latents), to_centre(dim);
+  const cfsae::cpu::TopkEncodeGrads grads{values.data(),   mean.data(),       std.data(),
+                                          to_x.data(),     to_encoder.data(), to_bias.data(),
+                                          to_centre.data()};
+  cfsae::cpu::topk_encode_backward({x.data(), n, dim}, {encoder.data(), latents, dim},
+                                   centre.data(), {n, k, indices.data(), values.data()},
+                                   {mean.data(), std.data()}, grads, how);
+  std::vector<double> want_bias(latents);
+  for (int64_t j = 0; j < n * k; ++j) {
+    if (indices[j] != cfsae::kPadding) want_bias[indices[j]] += values[j];
+  }
+  for (int64_t l = 0; l < latents; ++l) {
+    expect(std::abs(to_bias[l] - want_bias[l]) < 1e-2 * (1 + want_bias[l]), "topk_encode_backward");
+  }
+}
+
+void check_recommend() {
+  const int64_t n = pick(0, 60), items = pick(1, 400), dim = pick(1, 40), k = pick(1, items + 5);
+  const Csr seen(n, items);
+  const Floats x = floats(n * dim), table = floats(items * dim), bias = floats(items);
+  std::vector<uint8_t> allowed(items);
+  for (uint8_t& byte : allowed) byte = static_cast<uint8_t>(pick(0, 4) > 0);
+  Ints ids(n * k);
+  Floats scores(n * k);
+  const cfsae::RowsView seen_view = seen.view();
+  cfsae::cpu::recommend({x.data(), n, dim}, {table.data(), items, dim}, bias.data(), &seen_view,
+                        allowed.data(), {n, k, ids.data(), scores.data()}, any_execution());
+  for (int64_t b = 0; b < n; ++b) {
+    std::vector<double> want;
+    for (int64_t i = 0; i < items; ++i) {
+      want.push_back(allowed[i] ? bias[i] + dot(&x[b * dim], &table[i * dim], dim) : -INFINITY);
+    }
+    for (int64_t j = seen.offsets[b]; j < seen.offsets[b + 1]; ++j) want[seen.items[j]] = -INFINITY;
+    expect_top(want, -INFINITY, &ids[b * k], &scores[b * k], k, "recommend");
+  }
+}
+
+void check_decode_and_steer() {
+  const int64_t n = pick(0, 40), k = pick(0, 9), latents = pick(9, 40), dim = pick(1, 80);
+  Ints indices(n * k);
+  for (int32_t& index : indices) index = static_cast<int32_t>(pick(-1, latents - 1));
+  const Floats values = floats(n * k), dictionary = floats(latents * dim), bias = floats(dim),
+               x = floats(n * dim), std = floats(n), mean = floats(n);
+  const cfsae::CodeView code{n, k, indices.data(), values.data()};
+  const Matrix atoms{dictionary.data(), latents, dim};
+  const Execution how = any_execution();
+  Floats out(n * dim);
+  cfsae::cpu::sparse_decode(code, atoms, bias.data(), {mean.data(), std.data()}, out.data(), how);
+  std::vector<double> want(n * dim);
+  for (int64_t b = 0; b < n; ++b) {
+    for (int64_t c = 0; c < dim; ++c) {
+      double sum = bias[c];
+      for (int64_t j = b * k; j < (b + 1) * k; ++j) {
+        if (indices[j] >= 0) sum += double{values[j]} * dictionary[indices[j] * dim + c];
+      }
+      want[b * dim + c] = mean[b] + std[b] * sum;
+    }
+  }
+  expect_equal(out, want, "sparse_decode");
+
+  Floats to_values(n * k), to_dictionary(latents * dim), to_bias(dim), to_mean(n), to_std(n);
+  cfsae::cpu::sparse_decode_backward(
+      code, atoms, bias.data(), {mean.data(), std.data()}, {x.data(), n, dim},
+      {to_values.data(), to_dictionary.data(), to_bias.data(), to_mean.data(), to_std.data()}, how);
+  const std::vector<int64_t> offsets(n + 1, 0);
+  const cfsae::KnobsView none{n, offsets.data(), nullptr, nullptr, nullptr};
+  cfsae::cpu::steer_decode({x.data(), n, dim}, code, none, atoms, bias.data(), {},
+                           cfsae::DecodeMode::kResidual, out.data(), how);
+  expect(out == x, "steer_decode: a row without knobs");
+
+  const std::vector<int64_t> shared{0, 2};
+  const int32_t turned[] = {static_cast<int32_t>(latents - 1), 0};
+  const float weights[] = {0.5f, -1.0f};
+  const uint8_t kinds[] = {0, 2};
+  const cfsae::KnobsView knobs{1, shared.data(), turned, weights, kinds};
+  Ints steered(n * (k + 2));
+  Floats steered_values(n * (k + 2)), direct(n * dim);
+  cfsae::cpu::steer(code, knobs, {n, k + 2, steered.data(), steered_values.data()}, how);
+  cfsae::cpu::sparse_decode({n, k + 2, steered.data(), steered_values.data()}, atoms, bias.data(),
+                            {mean.data(), std.data()}, out.data(), how);
+  cfsae::cpu::steer_decode({x.data(), n, dim}, code, knobs, atoms, bias.data(),
+                           {mean.data(), std.data()}, cfsae::DecodeMode::kReconstruct,
+                           direct.data(), how);
+  expect_equal(direct, {out.begin(), out.end()}, "steer_decode: steer, then decode");
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const int rounds = argc > 1 ? std::atoi(argv[1]) : 100;
+  generator.seed(argc > 2 ? static_cast<unsigned>(std::atoi(argv[2])) : 1u);
+  for (int round = 0; round < rounds; ++round) {
+    check_encode_rows();
+    check_topk_encode();
+    check_recommend();
+    check_decode_and_steer();
+  }
+  std::printf("%d rounds passed\n", rounds);
+  return 0;
+}

@@ -1,0 +1,54 @@
+"""The C++ engine alone, under AddressSanitizer, UBSan and ThreadSanitizer."""
+
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+CSRC = HERE.parent.parent / "csrc"
+COMMON = ["-std=c++17", "-g1", "-Wall", "-Wextra", "-Wno-psabi", "-pthread", f"-I{CSRC}"]
+ISA_FLAGS = {
+    "kernels_avx2": ["-mavx2", "-mfma"],
+    "kernels_avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma"],
+}
+X86 = platform.machine() in ("x86_64", "AMD64")
+
+pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
+
+
+def compile_and_run(sources, flags, folder, *arguments):
+    """Compile each source on its own (instruction sets differ), two at a time; link; run."""
+    objects, running = [], []
+    for source in sources:
+        target = folder / f"{source.stem}.o"
+        own = ISA_FLAGS.get(source.stem, [])
+        command = ["g++", *COMMON, *flags, *own, "-c", str(source), "-o", str(target)]
+        running.append(subprocess.Popen(command))
+        objects.append(str(target))
+        if len(running) == 2:
+            assert running.pop(0).wait() == 0
+    assert all(process.wait() == 0 for process in running)
+    program = str(folder / "program")
+    subprocess.run(["g++", *COMMON, *flags, *objects, "-o", program], check=True)
+    result = subprocess.run([program, *arguments], capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "passed" in result.stdout
+
+
+def engine_sources():
+    found = sorted(CSRC.glob("cpu/*.cpp")) + [CSRC / "parallel.cpp"]
+    return [source for source in found if X86 or source.stem not in ISA_FLAGS]
+
+
+def test_every_op_on_random_shapes_under_asan_and_ubsan(tmp_path):
+    flags = ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    sources = [HERE / "random_shapes.cpp", *engine_sources()]
+    compile_and_run(sources, flags, tmp_path, "150")
+
+
+def test_the_pool_under_tsan(tmp_path):
+    sources = [HERE / "pool.cpp", CSRC / "parallel.cpp"]
+    compile_and_run(sources, ["-O1", "-fsanitize=thread"], tmp_path)
