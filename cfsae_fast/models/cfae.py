@@ -11,9 +11,10 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+from cfsae_fast import ops
 from cfsae_fast.config import CFAEConfig
 from cfsae_fast.inference import CFAENetwork
-from cfsae_fast.ops.containers import Rows
+from cfsae_fast.ops.containers import Recommended, Rows
 
 
 class CFAE(nn.Module, ABC):
@@ -22,6 +23,9 @@ class CFAE(nn.Module, ABC):
     `items` (I, w) is the last layer, `item_bias` (I,) or None its bias; `decode` writes all
     scores out (tests and tiny catalogues), serving takes `network()` and `ops.recommend` instead.
     """
+
+    items: Tensor
+    item_bias: Tensor | None
 
     def __init__(self, n_items: int, config: CFAEConfig) -> None:
         super().__init__()
@@ -50,6 +54,17 @@ class CFAE(nn.Module, ABC):
     @abstractmethod
     def network(self) -> CFAENetwork:
         """The weights as numpy arrays (copies), which serve without torch."""
+
+    def to_items(self, embedding: Tensor) -> Tensor:
+        """The decoder up to its last layer: embedding (B, d) -> (B, w), to multiply with items."""
+        return embedding
+
+    def recommend(self, embedding: Tensor, n: int, *, seen: Rows | None = None) -> Recommended:
+        """Top-n of embeddings (B, d) by tiles of items; `seen` items never appear."""
+        with torch.no_grad():
+            return ops.recommend(
+                self.to_items(embedding), self.items, n, bias=self.item_bias, seen=seen
+            )
 
     def before_step(self) -> None:
         """Change gradients between backward and the optimiser's step."""

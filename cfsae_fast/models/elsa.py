@@ -27,6 +27,8 @@ class ELSA(CFAE):
     (the published code leaves them one step off).
     """
 
+    item_bias = None
+
     def __init__(self, n_items: int, config: CFAEConfig, *, generator: torch.Generator) -> None:
         super().__init__(n_items, config)
         self.items = nn.Parameter(random_directions(n_items, config.d, generator))
@@ -40,7 +42,7 @@ class ELSA(CFAE):
     def loss(
         self, rows: Rows, *, generator: torch.Generator, step: int
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        inputs = thin(rows, self.config.dropout, generator)
+        inputs = thin(rows, self.config.dropout, generator) if self.training else rows
         loss = cosine_head(self.encode(inputs), self.items, entries(inputs), entries(rows)).mean()
         return loss, {"loss": loss.detach()}
 

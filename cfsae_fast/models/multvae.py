@@ -40,7 +40,10 @@ class MultDAE(CFAE):
         return self.to_embedding(self._first_layer(rows))
 
     def decode(self, embedding: Tensor) -> Tensor:
-        return torch.tanh(self.from_embedding(embedding)) @ self.items.T + self.item_bias
+        return self.to_items(embedding) @ self.items.T + self.item_bias
+
+    def to_items(self, embedding: Tensor) -> Tensor:
+        return torch.tanh(self.from_embedding(embedding).to(self.items.dtype))
 
     def loss(
         self, rows: Rows, *, generator: torch.Generator, step: int
@@ -68,22 +71,23 @@ class MultDAE(CFAE):
             listed = entries(rows)
             norms = row_norms(listed.value, listed.row, len(scale))
             scale = 1 / torch.where(norms > 0, norms, torch.ones_like(norms))
-        if generator is not None:
+        if generator is not None and self.training:
             scale = scale / (1 - self.config.dropout)
             rows = thin(rows, self.config.dropout, generator)
         summed = ops.encode_rows(rows, self.item_weight)
         return torch.tanh(summed * scale[:, None] + self.first_bias)
 
     def _likelihood(self, embedding: Tensor, rows: Rows) -> Tensor:
-        hidden = torch.tanh(self.from_embedding(embedding)).to(self.items.dtype)
+        hidden = self.to_items(embedding)
         return multinomial_head(hidden, self.items, self.item_bias, entries(rows)).mean()
 
 
 class MultVAE(MultDAE):
     """As MultDAE with a Gaussian embedding: mu = to_embedding, log variance a second linear layer.
 
-    Training draws z = mu + eps exp(logvar / 2) and adds beta KL(N(mu, exp(logvar)) || N(0, 1)),
-    both terms summed per row; beta rises linearly to config.beta_max in config.anneal_steps steps.
+    Training draws z = mu + eps exp(logvar / 2) (eval mode: z = mu) and adds
+    beta KL(N(mu, exp(logvar)) || N(0, 1)), both terms summed per row; beta rises linearly to
+    config.beta_max in config.anneal_steps steps.
     The embedding that the SAE sees and serving uses is mu.
     """
 
@@ -97,9 +101,12 @@ class MultVAE(MultDAE):
         self, rows: Rows, *, generator: torch.Generator, step: int
     ) -> tuple[Tensor, dict[str, Tensor]]:
         hidden = self._first_layer(rows, generator)
-        mean, log_variance = self.to_embedding(hidden), self.to_log_variance(hidden)
-        noise = torch.randn(mean.shape, generator=generator).to(mean.device)
-        sampled = mean + noise * torch.exp(log_variance / 2)
+        mean = self.to_embedding(hidden).to(hidden.dtype)  # autocast answers in bf16
+        log_variance = self.to_log_variance(hidden).to(hidden.dtype)
+        sampled = mean
+        if self.training:
+            noise = torch.randn(mean.shape, generator=generator).to(mean.device)
+            sampled = mean + noise * torch.exp(log_variance / 2)
         likelihood = self._likelihood(sampled, rows)
         spread = mean.square() + log_variance.exp() - 1 - log_variance
         divergence = spread.sum(dim=1).mean() / 2
