@@ -17,6 +17,20 @@ HISTORIES = ("auto", "part", "full")
 DEFAULT_L1 = 3e-3
 PART_HISTORIES_BELOW = 16
 
+CFAE_TRAINING: dict[str, dict[str, Any]] = {
+    "elsa": {"epochs": 50, "batch_size": 256, "lr": 1e-3, "patience": 5},
+    "multvae": {"epochs": 100, "batch_size": 256, "lr": 1e-3, "patience": 10},
+    "multdae": {"epochs": 100, "batch_size": 256, "lr": 1e-3, "patience": 10},
+}
+SAE_TRAINING: dict[str, Any] = {
+    "epochs": 24,
+    "steps_per_epoch": 250,
+    "batch_size": 256,
+    "lr": 1e-3,
+    "lr_decay": "cosine",
+    "patience": 0,
+}
+
 
 def check(condition: bool, message: str) -> None:
     if not condition:
@@ -174,6 +188,16 @@ class TrainConfig:
             self.precision in ("auto", "fp32", "bf16"),
             f"precision must be auto, fp32 or bf16, got {self.precision!r}",
         )
+
+    @classmethod
+    def for_cfae(cls, model: str = "elsa", **changes: Any) -> TrainConfig:
+        """Defaults of stage 1, by model; `changes` replace single fields."""
+        return cls(**{**CFAE_TRAINING[model], **changes})
+
+    @classmethod
+    def for_sae(cls, **changes: Any) -> TrainConfig:
+        """Defaults of stage 2; `changes` replace single fields."""
+        return cls(**{**SAE_TRAINING, **changes})
 
 
 Config = TypeVar("Config", CFAEConfig, SAEConfig, TrainConfig)
