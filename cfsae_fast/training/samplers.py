@@ -1,0 +1,136 @@
+"""Floor 3: batches of a step: rows, embeddings of parts of rows, or rows of a matrix.
+
+Station: CSR -> batches. A batch is a function of (seed, step) alone; rows stay sparse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cfsae_fast.ops.containers import Rows
+from cfsae_fast.training.randomness import Purpose, numpy_generator
+
+
+class Sampler(Protocol):
+    """What the loop draws batches from."""
+
+    steps_per_pass: int
+
+    def batch(self, step: int) -> Any:
+        """The batch of a step, counted from 0 over the whole training."""
+
+
+class _Order:
+    """Positions of each step's batch: passes over all rows, each in its own random order."""
+
+    def __init__(self, n_rows: int, batch_size: int, seed: int) -> None:
+        self.n_rows, self.batch_size, self.seed = n_rows, min(batch_size, n_rows), seed
+        self.steps_per_pass = -(-n_rows // self.batch_size)
+        self._at, self._order = -1, np.empty(0, dtype=np.int64)
+
+    def positions(self, step: int) -> np.ndarray:
+        at, place = divmod(step, self.steps_per_pass)
+        if at != self._at:
+            generator = numpy_generator(self.seed, Purpose.ORDER, at)
+            self._at, self._order = at, generator.permutation(self.n_rows)
+        return self._order[place * self.batch_size : (place + 1) * self.batch_size]
+
+
+class RowSampler:
+    """Batches of whole rows (tensors on `device`); rows without interactions are left out.
+
+    Raises:
+        ValueError: no row holds an interaction.
+    """
+
+    def __init__(self, rows: Rows, batch_size: int, *, seed: int, device: str = "cpu") -> None:
+        self.rows, self.device = rows, device
+        self._used = np.flatnonzero(np.diff(rows.offsets))
+        if not len(self._used):
+            raise ValueError("rows must hold at least one interaction, got none")
+        self._order = _Order(len(self._used), batch_size, seed)
+        self.steps_per_pass = self._order.steps_per_pass
+
+    def batch(self, step: int) -> Rows:
+        return to_tensors(self._drawn(step), self.device)
+
+    def _drawn(self, step: int) -> Rows:
+        return take_rows(self.rows, self._used[self._order.positions(step)])
+
+
+class EmbeddingSampler(RowSampler):
+    """Embeddings (B, d) of fresh random parts of rows, through a frozen encoder.
+
+    Each row draws a share uniformly in [min_share, 1] and keeps each of its items with that
+    probability, at least one. With few users an SAE would otherwise see too few embeddings.
+    """
+
+    def __init__(
+        self,
+        encode: Callable[[Rows], Tensor],
+        rows: Rows,
+        batch_size: int,
+        *,
+        seed: int,
+        min_share: float = 0.5,
+        device: str = "cpu",
+    ) -> None:
+        super().__init__(rows, batch_size, seed=seed, device=device)
+        self.encode, self.seed, self.min_share = encode, seed, min_share
+
+    def batch(self, step: int) -> Tensor:
+        rows = self._drawn(step)
+        if self.min_share < 1:
+            generator = numpy_generator(self.seed, Purpose.HISTORY, step)
+            rows = part_of_rows(rows, self.min_share, generator)
+        with torch.no_grad():
+            return self.encode(to_tensors(rows, self.device))
+
+
+class ArraySampler:
+    """Batches (B, d) of the rows of a float32 matrix (n, d)."""
+
+    def __init__(
+        self, array: np.ndarray, batch_size: int, *, seed: int, device: str = "cpu"
+    ) -> None:
+        self.array, self.device = array, device
+        self._order = _Order(len(array), batch_size, seed)
+        self.steps_per_pass = self._order.steps_per_pass
+
+    def batch(self, step: int) -> Tensor:
+        taken = self.array[np.sort(self._order.positions(step))]
+        return torch.from_numpy(taken).to(self.device)
+
+
+def take_rows(rows: Rows, positions: np.ndarray) -> Rows:
+    """Rows (arrays) at `positions`, in that order, copied."""
+    starts = rows.offsets[positions]
+    counts = rows.offsets[positions + 1] - starts
+    offsets = np.zeros(len(positions) + 1, dtype=np.int64)
+    np.cumsum(counts, out=offsets[1:])
+    entries = np.repeat(starts - offsets[:-1], counts) + np.arange(offsets[-1])
+    values = None if rows.values is None else rows.values[entries]
+    return Rows(offsets, rows.items[entries], values)
+
+
+def part_of_rows(rows: Rows, min_share: float, generator: np.random.Generator) -> Rows:
+    """A random part of each (non-empty) row, of a share uniform in [min_share, 1], never empty."""
+    counts = np.diff(rows.offsets)
+    share = generator.uniform(min_share, 1.0, size=len(counts))
+    drawn = generator.random(len(rows.items))
+    least = np.minimum.reduceat(drawn, rows.offsets[:-1]) if len(counts) else drawn
+    keep = drawn < np.repeat(np.maximum(share, np.nextafter(least, 1)), counts)
+    kept_before = np.zeros(len(keep) + 1, dtype=np.int64)
+    np.cumsum(keep, out=kept_before[1:])
+    values = None if rows.values is None else rows.values[keep]
+    return Rows(kept_before[rows.offsets], rows.items[keep], values)
+
+
+def to_tensors(rows: Rows, device: str = "cpu") -> Rows:
+    """Rows of arrays as rows of tensors on `device`."""
+    return Rows(*[None if one is None else torch.from_numpy(one).to(device) for one in rows])
