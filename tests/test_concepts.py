@@ -179,8 +179,8 @@ def test_weights_are_the_scores_of_the_best_latents():
 
 
 def test_ties_go_to_the_smaller_latent():
-    found = build([[1.0, 1, 1]], [[1]], method="best_characterizes", top=2)
-    assert found.get("tag 0").latents.tolist() == [0, 1]
+    found = build([[1.0, 2.0] * 40], [[1]], method="best_characterizes", top=42)
+    assert found.get("tag 0").latents.tolist() == [*range(1, 80, 2), 0, 2]
 
 
 def test_absent_concepts_say_why():

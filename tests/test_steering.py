@@ -210,26 +210,33 @@ def codes(n_rows, seed, n_latents=6, k=3):
     return Code(indices, values), dense
 
 
-@given(batches())
-@settings(deadline=None, max_examples=80)
-def test_reference_agrees_with_the_formula(case):
+def engine_steer(code, knobs):
+    from cfsae_fast import ops
+
+    return ops.steer(code, knobs, n_latents=6)
+
+
+def reference_steer(code, knobs):
     torch = pytest.importorskip("torch")
     from cfsae_fast import reference
 
+    code = Code(torch.tensor(code.indices), torch.tensor(code.values).double())
+    got = reference.steer(code, Knobs(*map(torch.tensor, knobs)), n_latents=6)
+    return Code(got.indices.numpy(), got.values.numpy())
+
+
+@pytest.mark.parametrize("steer", [reference_steer, engine_steer])
+@given(case=batches())
+@settings(deadline=None, max_examples=80)
+def test_engine_and_reference_agree_with_the_formula(steer, case):
     batch, seed = case
     code, dense = codes(len(batch), seed)
-    knobs = steering.knobs_for(batch, None, dense.sum(axis=1))
-    want = [apply(z, resolve(turns)) for z, turns in zip(dense, batch, strict=True)]
-    got = reference.steer(
-        Code(torch.tensor(code.indices), torch.tensor(code.values).double()),
-        Knobs(*map(torch.tensor, knobs)),
-        n_latents=6,
-    )
-    for row, z in enumerate(want):
+    got = steer(code, steering.knobs_for(batch, None, dense.sum(axis=1)))
+    for row, turns in enumerate(batch):
         kept = got.indices[row] >= 0
         dense_got = np.zeros(6)
-        dense_got[got.indices[row][kept].numpy()] = got.values[row][kept].numpy()
-        np.testing.assert_allclose(dense_got, z, atol=1e-5)
+        dense_got[got.indices[row][kept]] = got.values[row][kept]
+        np.testing.assert_allclose(dense_got, apply(dense[row], resolve(turns)), atol=1e-5)
 
 
 # --- bad input ---
