@@ -7,5 +7,15 @@ Importing this package imports numpy and safetensors only; training brings torch
 """
 
 from cfsae_fast._version import __version__
+from cfsae_fast.recommender import Explanation, Recommendations, SteerableRecommender
+from cfsae_fast.steering import boost, only, suppress
 
-__all__ = ["__version__"]
+__all__ = [
+    "Explanation",
+    "Recommendations",
+    "SteerableRecommender",
+    "__version__",
+    "boost",
+    "only",
+    "suppress",
+]

@@ -1,0 +1,14 @@
+"""Floor 4: `SteerableRecommender`: fit, recommend, steer, explain, save, load."""
+
+from cfsae_fast.recommender.core import Recommendations, SteerableRecommender
+from cfsae_fast.recommender.explaining import Explanation, HistoryShare, LatentShare
+from cfsae_fast.recommender.fitted import Fitted
+
+__all__ = [
+    "Explanation",
+    "Fitted",
+    "HistoryShare",
+    "LatentShare",
+    "Recommendations",
+    "SteerableRecommender",
+]

@@ -1,0 +1,354 @@
+"""Floor 4: SteerableRecommender, the last line of the story behind one door.
+
+Station: history and knobs -> embedding -> code -> steer -> embedding' -> scores -> top-N.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from cfsae_fast import ops, steering
+from cfsae_fast.concepts import ConceptMap
+from cfsae_fast.config import CFAEConfig, SAEConfig, TrainConfig
+from cfsae_fast.errors import require_extra
+from cfsae_fast.ids import Id
+from cfsae_fast.ops import Encoded
+from cfsae_fast.recommender import explaining, inputs, pipeline
+from cfsae_fast.recommender.explaining import Explanation
+from cfsae_fast.recommender.fitted import Fitted, load, save
+
+if TYPE_CHECKING:
+    from cfsae_fast.data import HoldOut, Interactions, Tags
+
+CHUNK = 1024  # users scored at a time: bounds memory at CHUNK * (d + history), never users * items
+
+
+class Recommendations(NamedTuple):
+    """Top-N of external ids and their scores: (N,) each for one user, (B, N) for several.
+
+    Best first. Slots that could not be filled hold score -inf, and id -1 or "".
+    """
+
+    ids: np.ndarray
+    scores: np.ndarray
+
+
+class SteerableRecommender:
+    """A CFAE, an SAE and a ConceptMap: fit it, ask it, turn its knobs, explain it, save it.
+
+    >>> model = SteerableRecommender().fit(interactions, tags)
+    >>> ids, scores = model.recommend("user-7", n=10, steer={"film noir": 0.3})
+
+    The constructor only stores settings; everything learned is in `fitted` after `fit`, `wrap` or
+    `load`. Serving uses the engine and numpy alone; `fit` and `wrap` import torch.
+    """
+
+    def __init__(
+        self,
+        cfae: CFAEConfig | None = None,
+        sae: SAEConfig | None = None,
+        *,
+        cfae_training: TrainConfig | None = None,
+        sae_training: TrainConfig | None = None,
+        seed: int = 42,
+    ) -> None:
+        """Settings only; None: defaults. seed: for what the training settings leave open."""
+        self.seed = seed
+        self.cfae_config, self.sae_config = cfae, sae
+        self.cfae_training, self.sae_training = cfae_training, sae_training
+        self._fitted: Fitted | None = None
+
+    # ---- making one -------------------------------------------------------------------------
+
+    def fit(
+        self,
+        interactions: Interactions,
+        tags: Tags | None = None,
+        *,
+        titles: Any = None,
+        validation: HoldOut | None = None,
+        run_dir: str | os.PathLike | None = None,
+        resume: bool = False,
+        progress: bool = False,
+    ) -> SteerableRecommender:
+        """Train both stages on `interactions` and name the latents with `tags`.
+
+        validation: held-out users for early stopping; None sets a tenth of the users aside.
+        run_dir: metrics.jsonl and checkpoints go there; resume: go on from them.
+
+        Raises:
+            DataError: the interactions are empty or too few to train on.
+            MissingExtraError: torch is not installed (extra "train").
+        """
+        from cfsae_fast.recommender import fitting
+
+        self._fitted = fitting.fit(
+            interactions,
+            tags,
+            self.cfae_config or CFAEConfig(),
+            self.sae_config or SAEConfig(),
+            self.cfae_training,
+            self.sae_training,
+            seed=self.seed,
+            titles=titles,
+            validation=validation,
+            run_dir=run_dir,
+            resume=resume,
+            progress=progress,
+        )
+        return self
+
+    @classmethod
+    def wrap(
+        cls,
+        user_factors: np.ndarray,
+        item_factors: np.ndarray,
+        interactions: Interactions | None = None,
+        tags: Tags | None = None,
+        *,
+        sae: SAEConfig | None = None,
+        sae_training: TrainConfig | None = None,
+        seed: int = 42,
+        titles: Any = None,
+        regularization: float = 1.0,
+        progress: bool = False,
+    ) -> SteerableRecommender:
+        """Steer an existing factor model: scores stay user_factors @ item_factors.T.
+
+        user_factors (U, d), item_factors (I, d). interactions: their rows and columns in the same
+        order, for ids and seen items (None: ids 0..n-1, nothing seen). New histories are folded in
+        by ridge regression with `regularization` on the item factors.
+
+        Raises:
+            DataError: shapes differ, or a factor is NaN or infinite.
+        """
+        from cfsae_fast.recommender import fitting
+
+        model = cls(None, sae, sae_training=sae_training, seed=seed)
+        model._fitted = fitting.wrap(
+            user_factors,
+            item_factors,
+            interactions,
+            tags,
+            sae or SAEConfig(),
+            sae_training,
+            seed=seed,
+            titles=titles,
+            regularization=regularization,
+            progress=progress,
+        )
+        return model
+
+    def label(self, tags: Tags, *, method: str | None = None, top: int | None = None) -> None:
+        """Name the latents anew with `tags` (positions of `tags` are this model's items)."""
+        from cfsae_fast.recommender import labelling
+
+        self._fitted = labelling.label(self.fitted, tags, method=method, top=top)
+
+    def save(self, path: str | os.PathLike) -> Path:
+        """Write a directory of JSON and safetensors, in one step.
+
+        Raises:
+            ModelFormatError: `path` holds something else.
+        """
+        return save(self.fitted, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> SteerableRecommender:
+        """Read what `save` wrote; needs numpy and safetensors alone.
+
+        Raises:
+            ModelFormatError: foreign, damaged, or written by a newer version.
+        """
+        return cls.from_fitted(load(path))
+
+    @classmethod
+    def from_fitted(cls, fitted: Fitted) -> SteerableRecommender:
+        """A recommender around parts made elsewhere."""
+        model = cls()
+        model._fitted = fitted
+        return model
+
+    # ---- asking it --------------------------------------------------------------------------
+
+    def recommend(
+        self,
+        users: Any = None,
+        n: int = 10,
+        *,
+        histories: Any = None,
+        steer: Any = None,
+        mode: str = "residual",
+        exclude_seen: bool = True,
+        allow: list[Id] | None = None,
+        deny: list[Id] | None = None,
+        unknown: str = "error",
+        frame: bool = False,
+        threads: int = 0,
+    ) -> Any:
+        """Top-N items for stored users or for histories, steered or not.
+
+        Args:
+            users: one external user id, or several. Or instead:
+            histories: one list of item ids, a list of such lists, or a scipy CSR of positions. An
+                empty history is served from the mean training user.
+            n: how many; beyond the catalogue the rest is padding.
+            steer: {"film noir": 0.3, "horror": -1}, "film noir=0.3, -horror", turns such as
+                `boost("film noir", 0.3)`, or a list with one of these (or None) for every row.
+            mode: "residual" (no knob turned: exactly the base model) or "reconstruct".
+            allow, deny: item ids that alone may, or may not, be recommended.
+            unknown: "error", or "ignore" to leave unknown history items out.
+            frame: a polars frame (user, rank, item, title, score) instead.
+
+        Returns:
+            Recommendations(ids, scores), best first; padding has score -inf.
+
+        Raises:
+            UnknownIdError, UnknownConceptError, DataError, ValueError: naming the argument.
+        """
+        _check_n(n)
+        request = self._request(users, histories, unknown)
+        allowed = inputs.allowed_mask(allow, deny, self.fitted.item_ids)
+        turns = steering.per_row(steer, len(request.rows.offsets) - 1)
+        parts = []
+        for first in range(0, len(turns), CHUNK):
+            part = inputs.take(request, first, first + CHUNK)
+            embedding = pipeline.embed(self.fitted, part, threads)
+            wishes = turns[first : first + CHUNK]
+            steered = pipeline.steer(self.fitted, embedding, wishes, mode=mode, threads=threads)
+            seen = part.rows if exclude_seen else None
+            parts.append(pipeline.top(self.fitted, steered, n, seen, allowed, threads))
+        found = _join(parts, n, self.fitted.item_ids.values)
+        if frame:
+            return self._frame(request, found, users)
+        return Recommendations(found.ids[0], found.scores[0]) if request.single else found
+
+    def embed(self, users: Any = None, *, histories: Any = None) -> np.ndarray:
+        """Dense user vectors (B, d)."""
+        return pipeline.embed(self.fitted, self._request(users, histories, "error"))
+
+    def encode(self, users: Any = None, *, histories: Any = None) -> Encoded:
+        """Sparse codes (B, k) of users, and their stats."""
+        return self.fitted.sae.encode(self.embed(users, histories=histories))
+
+    def explain(
+        self,
+        user: Id | None = None,
+        item: Id | None = None,
+        *,
+        history: list[Id] | None = None,
+        steer: Any = None,
+        mode: str = "residual",
+        top: int | None = None,
+    ) -> Explanation:
+        """Why `item` has its score: shares that sum to it (linear decoders: ELSA, factor models).
+
+        top: keep only the `top` largest shares of latents and of the history (by absolute value);
+        the sum then needs all of them, so leave it None to check.
+
+        Raises:
+            ValueError: the decoder is not linear (MultVAE, MultDAE), or item is missing.
+        """
+        fitted = self.fitted
+        pipeline.check_mode(mode)
+        if fitted.cfae.decoder_layers:
+            raise ValueError(
+                f"explain must have a linear decoder (elsa or a factor model), got "
+                f"{fitted.cfae.kind}; its scores are no sum over latents"
+            )
+        if item is None:
+            raise ValueError("item must be an item id, got None")
+        request = self._request(user, None if history is None else [history], "error")
+        at = int(fitted.item_ids.index([item])[0])
+        embedding = pipeline.embed(fitted, request)
+        encoded = fitted.sae.encode(embedding)
+        knobs = pipeline.knobs_of(fitted, steering.per_row(steer, 1), encoded)
+        code = encoded.code
+        if knobs is not None:
+            code = ops.steer(code, knobs, n_latents=fitted.sae.n_latents)
+        bias = fitted.cfae.item_bias
+        split = explaining.split_score(
+            fitted.sae,
+            fitted.cfae.items[at],
+            0.0 if bias is None else float(bias[at]),
+            embedding[0],
+            encoded,
+            Encoded(code, encoded.stats),
+            residual=mode == "residual",
+        )
+        return explaining.explanation(fitted, at, split, request.rows.items, top=top)
+
+    # ---- looking into it --------------------------------------------------------------------
+
+    @property
+    def fitted(self) -> Fitted:
+        """The learned parts.
+
+        Raises:
+            RuntimeError: nothing was fitted or loaded yet.
+        """
+        if self._fitted is None:
+            raise RuntimeError("the recommender must be fitted first; call fit(), wrap() or load()")
+        return self._fitted
+
+    @property
+    def concept_map(self) -> ConceptMap:
+        """Concept -> latents.
+
+        Raises:
+            ValueError: the model was fitted without tags.
+        """
+        return pipeline.concepts_of(self.fitted)
+
+    def concepts(self, search: str | None = None) -> list[Any]:
+        """The concepts one can steer with, those that match `search` where it is given."""
+        return self.concept_map.browse(search)
+
+    def __repr__(self) -> str:
+        if self._fitted is None:
+            return "SteerableRecommender(not fitted)"
+        fitted = self._fitted
+        concepts = 0 if fitted.concepts is None else len(fitted.concepts)
+        return (
+            f"SteerableRecommender({fitted.cfae.kind}, {len(fitted.user_ids)} users, "
+            f"{len(fitted.item_ids)} items, d={fitted.sae.d}, "
+            f"{fitted.sae.n_latents} latents, {concepts} concepts)"
+        )
+
+    # ---- steps of the story -----------------------------------------------------------------
+
+    def _request(self, users: Any, histories: Any, unknown: str) -> inputs.Request:
+        fitted = self.fitted
+        if (users is None) == (histories is None):
+            raise ValueError("users or histories must be given, and not both")
+        if histories is not None:
+            return inputs.of_histories(histories, fitted.item_ids, unknown=unknown)
+        return inputs.of_users(users, fitted.user_ids, fitted.histories)
+
+    def _frame(self, request: inputs.Request, found: Recommendations, users: Any) -> Any:
+        polars = require_extra("polars", extra="train", purpose="recommend(frame=True)")
+        fitted = self.fitted
+        row, rank = np.nonzero(np.isfinite(found.scores))
+        names = row if request.users is None else fitted.user_ids[request.users][row]
+        items = found.ids[row, rank]
+        columns = {"user": names, "rank": rank + 1, "item": items}
+        if fitted.titles is not None:
+            columns["title"] = fitted.titles[fitted.item_ids.index(items)]
+        return polars.DataFrame({**columns, "score": found.scores[row, rank]})
+
+
+def _join(parts: list[ops.Recommended], n: int, names: np.ndarray) -> Recommendations:
+    ids = np.concatenate([part.ids for part in parts]) if parts else np.empty((0, n), np.int32)
+    scores = np.concatenate([part.scores for part in parts]) if parts else np.empty((0, n), "f4")
+    external = np.full(ids.shape, "" if names.dtype.kind == "U" else -1, dtype=names.dtype)
+    external[ids >= 0] = names[ids[ids >= 0]]
+    return Recommendations(external, scores)
+
+
+def _check_n(n: int) -> None:
+    if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
+        raise ValueError(f"n must be a whole number of at least 1, got {n!r}")

@@ -1,0 +1,140 @@
+"""Floor 4: what a fitted recommender is made of, and its directory on disk.
+
+Station: everything the last line of the story needs, and nothing that only training needs.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cfsae_fast._version import __version__
+from cfsae_fast.concepts import ConceptMap
+from cfsae_fast.errors import DataError, ModelFormatError
+from cfsae_fast.ids import Ids, texts_from_arrays, texts_to_arrays
+from cfsae_fast.inference import CFAENetwork, SAENetwork
+from cfsae_fast.io import read_directory, write_directory
+from cfsae_fast.ops import Rows
+
+KIND = "recommender"
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """The parts of a fitted recommender: numpy arrays and names.
+
+    histories: stored users' rows, by position. cold: (d,) the mean training embedding, which stands
+    in for an empty history. titles: (I,) str or None. user_factors: (U, d) or None: embeddings of
+    the stored users that were brought along (`wrap`) instead of encoded from their histories.
+    latent_names: latent -> concept that describes it best. report: configs and metrics of training.
+    """
+
+    cfae: CFAENetwork
+    sae: SAENetwork
+    user_ids: Ids
+    item_ids: Ids
+    histories: Rows
+    cold: np.ndarray
+    titles: np.ndarray | None = None
+    concepts: ConceptMap | None = None
+    latent_names: dict[int, str] = field(default_factory=dict)
+    user_factors: np.ndarray | None = None
+    report: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Raises: DataError: the parts do not fit together."""
+        n_items, d = len(self.item_ids), self.sae.d
+        parts = {
+            "cfae items": (self.cfae.items.shape[0], n_items),
+            "cfae encoder items": (self.cfae.item_weight.shape[0], n_items),
+            "cold": (self.cold.shape, (d,)),
+            "cfae embedding": (self.cfae.d, d),
+            "histories": (len(self.histories.offsets), len(self.user_ids) + 1),
+            "titles": (n_items if self.titles is None else len(self.titles), n_items),
+        }
+        if self.user_factors is not None:
+            parts["user_factors"] = (self.user_factors.shape, (len(self.user_ids), d))
+        for name, (got, want) in parts.items():
+            if got != want:
+                raise DataError(f"{name} must have size {want} to fit the model, got {got}")
+
+    def title(self, position: int) -> str | None:
+        return None if self.titles is None else str(self.titles[position])
+
+    def with_concepts(self, concepts: ConceptMap | None, names: dict[int, str]) -> Fitted:
+        return replace(self, concepts=concepts, latent_names=names)
+
+
+def save(fitted: Fitted, path: str | os.PathLike) -> Path:
+    """Write the model as one directory; what stood there is replaced whole."""
+    ids = {**fitted.user_ids.to_arrays("user"), **fitted.item_ids.to_arrays("item")}
+    rows = {"offsets": fitted.histories.offsets, "items": fitted.histories.items}
+    extra = {"cold": fitted.cold}
+    if fitted.user_factors is not None:
+        extra["user_factors"] = fitted.user_factors
+    if fitted.titles is not None:
+        ids.update(texts_to_arrays(fitted.titles, "title"))
+    meta = {
+        "package": __version__,
+        "report": fitted.report,
+        "latent_names": {str(latent): name for latent, name in fitted.latent_names.items()},
+        "concepts": None,
+    }
+    if fitted.concepts is not None:
+        arrays, meta["concepts"] = fitted.concepts.to_arrays()
+        extra.update({f"concepts.{name}": one for name, one in arrays.items()})
+    meta["cfae"] = fitted.cfae.describe()
+    files = {
+        "recommender.json": meta,
+        "cfae.safetensors": fitted.cfae.to_tensors(),
+        **{f"sae/{name}": content for name, content in fitted.sae.to_files().items()},
+        "ids.safetensors": ids,
+        "histories.safetensors": rows,
+        "extra.safetensors": extra,
+    }
+    return write_directory(path, files, kind=KIND)
+
+
+def load(path: str | os.PathLike) -> Fitted:
+    """Read a directory that `save` wrote.
+
+    Raises:
+        ModelFormatError: foreign, damaged, of a newer format, or with parts that do not fit.
+    """
+    files = read_directory(path, kind=KIND)
+    try:
+        return _assemble(files)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelFormatError(f"{path} is damaged: {error}; restore it or save again") from error
+
+
+def _assemble(files: dict[str, Any]) -> Fitted:
+    meta, extra, ids = (
+        files["recommender.json"],
+        files["extra.safetensors"],
+        files["ids.safetensors"],
+    )
+    concepts = None
+    if meta["concepts"] is not None:
+        prefix = "concepts."
+        arrays = {k.removeprefix(prefix): v for k, v in extra.items() if k.startswith(prefix)}
+        concepts = ConceptMap.from_arrays(arrays, meta["concepts"])
+    sae = {k.removeprefix("sae/"): v for k, v in files.items() if k.startswith("sae/")}
+    rows = files["histories.safetensors"]
+    return Fitted(
+        cfae=CFAENetwork.from_tensors(files["cfae.safetensors"], meta["cfae"]),
+        sae=SAENetwork.from_files(sae),
+        user_ids=Ids.from_arrays(ids, "user", what="user"),
+        item_ids=Ids.from_arrays(ids, "item", what="item"),
+        histories=Rows(rows["offsets"], rows["items"]),
+        cold=extra["cold"],
+        titles=texts_from_arrays(ids, "title") if "title.utf8" in ids else None,
+        concepts=concepts,
+        latent_names={int(latent): name for latent, name in meta["latent_names"].items()},
+        user_factors=extra.get("user_factors"),
+        report=meta["report"],
+    )

@@ -1,0 +1,136 @@
+"""Floor 4: what users pass - user ids, histories, allow and deny lists - as rows of item positions.
+
+Station: (user, item) -> CSR, for one live request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cfsae_fast.errors import DataError
+from cfsae_fast.ids import Id, Ids
+from cfsae_fast.ops import Rows
+
+
+class Request(NamedTuple):
+    """Rows of item positions, the stored users they belong to, and whether one was asked for.
+
+    users: (B,) int64 positions of stored users, or None for histories. single: the caller gave one
+    user or one history, so the answer is one-dimensional.
+    """
+
+    rows: Rows
+    users: np.ndarray | None
+    single: bool
+
+
+def take_rows(rows: Rows, positions: np.ndarray) -> Rows:
+    """The rows at `positions`, in that order (weights are dropped: histories are sets)."""
+    starts, stops = rows.offsets[positions], rows.offsets[positions + 1]
+    counts = stops - starts
+    offsets = np.zeros(len(positions) + 1, dtype=np.int64)
+    np.cumsum(counts, out=offsets[1:])
+    at = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], counts)
+    return Rows(offsets, np.ascontiguousarray(rows.items[at], dtype=np.int32))
+
+
+def take(request: Request, first: int, last: int) -> Request:
+    """Rows first..last - 1 of a request (fewer at its end)."""
+    wanted = np.arange(first, min(last, len(request.rows.offsets) - 1))
+    users = None if request.users is None else request.users[wanted]
+    return Request(take_rows(request.rows, wanted), users, request.single)
+
+
+def rows_of(histories: Sequence[np.ndarray]) -> Rows:
+    """Rows from lists of item positions; a repeated item counts once."""
+    unique = [np.unique(np.asarray(one, dtype=np.int64)) for one in histories]
+    offsets = np.zeros(len(unique) + 1, dtype=np.int64)
+    np.cumsum([len(one) for one in unique], out=offsets[1:])
+    items = np.concatenate(unique) if unique else np.empty(0)
+    return Rows(offsets, items.astype(np.int32))
+
+
+def of_users(users: Any, user_ids: Ids, stored: Rows) -> Request:
+    """Known users by external id, a scalar or a sequence.
+
+    Raises:
+        UnknownIdError: a user is not stored; pass histories= for new users.
+        DataError: users are not ids.
+    """
+    single = not _is_list(users)
+    wanted = [users] if single else list(users)
+    if any(_is_list(one) for one in wanted):
+        raise DataError("users must be ids, got a list inside; pass histories= for lists of items")
+    positions = user_ids.lookup(wanted)
+    if (positions < 0).any():
+        missing = wanted[int(np.flatnonzero(positions < 0)[0])]
+        error = user_ids.unknown(missing, others=int((positions < 0).sum()) - 1)
+        raise type(error)(f"{error}; for a new user pass histories=[item ids]")
+    return Request(take_rows(stored, positions), positions, single)
+
+
+def of_histories(histories: Any, item_ids: Ids, *, unknown: str) -> Request:
+    """Histories of external item ids: one list, a list of lists, or a scipy CSR of item positions.
+
+    Raises:
+        UnknownIdError: an item is unknown and `unknown` is "error".
+        DataError: not a list of ids, or a CSR with another number of columns.
+    """
+    if unknown not in ("error", "ignore"):
+        raise ValueError(f"unknown must be 'error' or 'ignore', got {unknown!r}")
+    if hasattr(histories, "tocsr"):
+        return _of_sparse(histories.tocsr(), len(item_ids))
+    given = _listed(histories, "histories")
+    nested = [_is_list(one) for one in given]
+    if any(nested) and not all(nested):
+        raise DataError("histories must be one list of item ids or a list of lists, got a mixture")
+    single = not any(nested)
+    find = item_ids.index if unknown == "error" else item_ids.lookup
+    found = [find(one) for one in ([given] if single else given)]
+    return Request(rows_of([one[one >= 0] for one in found]), None, single)
+
+
+def allowed_mask(
+    allow: Sequence[Id] | None, deny: Sequence[Id] | None, item_ids: Ids
+) -> np.ndarray | None:
+    """(I,) bool of items that may be recommended, or None when all may.
+
+    Raises:
+        UnknownIdError: a listed item is unknown.
+    """
+    if allow is None and deny is None:
+        return None
+    mask = np.full(len(item_ids), allow is None)
+    if allow is not None:
+        mask[item_ids.index(_listed(allow, "allow"))] = True
+    if deny is not None:
+        mask[item_ids.index(_listed(deny, "deny"))] = False
+    return mask
+
+
+def _listed(ids: Any, name: str) -> list:
+    if not _is_list(ids):
+        raise DataError(f"{name} must be a list of item ids, got {type(ids).__name__}")
+    return list(ids)
+
+
+def _is_list(value: Any) -> bool:
+    """Whether a value holds several ids: a collection, but not text nor a 0-d array."""
+    return (
+        isinstance(value, Collection)
+        and not isinstance(value, str | bytes)
+        and (not isinstance(value, np.ndarray) or value.ndim > 0)
+    )
+
+
+def _of_sparse(matrix: Any, n_items: int) -> Request:
+    if matrix.shape[1] != n_items:
+        raise DataError(f"histories must have {n_items} columns, got {matrix.shape[1]}")
+    kept = [
+        matrix.indices[a:b][matrix.data[a:b] != 0]
+        for a, b in zip(matrix.indptr[:-1], matrix.indptr[1:], strict=True)
+    ]
+    return Request(rows_of(kept), None, False)

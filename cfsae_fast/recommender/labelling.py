@@ -1,0 +1,59 @@
+"""Floor 4: naming latents: every item through encoder and SAE, joined with tags.
+
+Station: stage 3, item codes x tags -> ConceptMap. Needs scipy (extra "train").
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from cfsae_fast import concepts
+from cfsae_fast.data import OUTSIDE, Tags
+from cfsae_fast.ids import Ids
+from cfsae_fast.ops import Code
+from cfsae_fast.recommender.fitted import Fitted
+
+CHUNK = 8192  # items encoded at a time
+
+
+def item_codes(fitted: Fitted) -> Code:
+    """Codes (I, k) of histories that hold one item each (METHOD.md 5.1)."""
+    parts = [
+        fitted.sae.encode(fitted.cfae.encode_items(slice(first, first + CHUNK))).code
+        for first in range(0, len(fitted.item_ids), CHUNK)
+    ]
+    width = max(part.indices.shape[1] for part in parts)
+    wide = [_widened(part, width) for part in parts]
+    return Code(*(np.concatenate(arrays) for arrays in zip(*wide, strict=True)))
+
+
+def label(
+    fitted: Fitted, tags: Tags, *, method: str | None = None, top: int | None = None
+) -> Fitted:
+    """The model with concepts from `tags`, whose item positions are the model's.
+
+    method, top: as `concepts.build`; None: its defaults.
+    """
+    codes, matrix = item_codes(fitted), tags.matrix(len(fitted.item_ids))
+    chosen = {
+        name: value for name, value in (("method", method), ("top", top)) if value is not None
+    }
+    found = concepts.build(codes, matrix, tags.names, fitted.sae.n_latents, **chosen)
+    names = concepts.latent_names(codes, matrix, tags.names, fitted.sae.n_latents)
+    return replace(fitted, concepts=found, latent_names=names)
+
+
+def onto(tags: Tags, source: Ids, target: Ids) -> Tags:
+    """`tags` on the items `source`, moved to the positions of the same ids in `target`."""
+    at = np.append(target.lookup(source.values.tolist()), OUTSIDE).astype(np.int32)
+    return replace(tags, items=at[tags.items])
+
+
+def _widened(code: Code, width: int) -> Code:
+    missing = ((0, 0), (0, width - code.indices.shape[1]))
+    return Code(
+        np.pad(code.indices, missing, constant_values=-1),
+        np.pad(code.values, missing),
+    )

@@ -1,0 +1,84 @@
+"""Floor 4: the steps of one live request, on numpy and the engine alone.
+
+Station: CFAE.encode -> SAE.encode -> steer -> SAE.decode -> CFAE.decode -> top-N, in turn.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from cfsae_fast import ops, steering
+from cfsae_fast.concepts import ConceptMap
+from cfsae_fast.ops import Encoded, Knobs, Recommended, Rows
+from cfsae_fast.recommender.fitted import Fitted
+from cfsae_fast.recommender.inputs import Request
+
+MODES = ("residual", "reconstruct")
+
+
+def check_mode(mode: str) -> None:
+    """Raises: ValueError: not a mode of decoding."""
+    if mode not in MODES:
+        raise ValueError(f"mode must be one of {MODES}, got {mode!r}")
+
+
+def concepts_of(fitted: Fitted) -> ConceptMap:
+    """Raises: ValueError: the model has no concepts."""
+    if fitted.concepts is None:
+        raise ValueError("the model has no concepts; fit it with tags or call label(tags)")
+    return fitted.concepts
+
+
+def embed(fitted: Fitted, request: Request, threads: int = 0) -> np.ndarray:
+    """Embedding (B, d): brought factors where there are any, else encoded; cold where empty."""
+    if fitted.user_factors is not None and request.users is not None:
+        return np.ascontiguousarray(fitted.user_factors[request.users])
+    embedding = fitted.cfae.encode(request.rows, threads=threads)
+    embedding[np.diff(request.rows.offsets) == 0] = fitted.cold
+    return embedding
+
+
+def knobs_of(fitted: Fitted, turns: list[Any], encoded: Encoded) -> Knobs | None:
+    """The knobs of each row's turns, or None where no row turns any."""
+    if not any(turns):
+        return None
+    activation = encoded.code.values.sum(axis=1)
+    return steering.knobs_for(turns, fitted.concepts, activation)
+
+
+def steer(
+    fitted: Fitted, embedding: np.ndarray, turns: list[Any], *, mode: str, threads: int = 0
+) -> np.ndarray:
+    """embedding' (B, d). In residual mode a row without knobs comes back bit for bit."""
+    check_mode(mode)
+    if mode == "residual" and not any(turns):
+        return embedding
+    sae = fitted.sae
+    encoded = sae.encode(embedding, threads=threads)
+    knobs = knobs_of(fitted, turns, encoded)
+    if knobs is None:
+        return sae.decode(encoded, threads=threads)
+    return ops.steer_decode(
+        embedding,
+        encoded.code,
+        knobs,
+        sae.dictionary,
+        sae.bias,
+        encoded.stats,
+        mode=mode,
+        threads=threads,
+    )
+
+
+def top(
+    fitted: Fitted,
+    embedding: np.ndarray,
+    n: int,
+    seen: Rows | None = None,
+    allowed: np.ndarray | None = None,
+    threads: int = 0,
+) -> Recommended:
+    """Top-N item positions and scores of embedding' (B, d)."""
+    return fitted.cfae.recommend(embedding, n, seen=seen, allowed=allowed, threads=threads)
