@@ -1,0 +1,1 @@
+"""Questions answered with numbers: each checks the answer before it times or judges."""
