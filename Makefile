@@ -40,7 +40,7 @@ demo: setup
 	$(BIN)/cfsae demo --out runs/demo $(if $(DATA),--data $(DATA))
 
 test: setup-dev
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not gpu"
 
 bench: setup-dev
 	$(BIN)/python -m pytest benchmarks/micro --benchmark-only

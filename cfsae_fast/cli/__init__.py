@@ -6,6 +6,7 @@ line is wrong; 3 an optional package is missing; 130 interrupted.
 
 from __future__ import annotations
 
+import os
 import sys
 
 from cfsae_fast.errors import MissingExtraError, require_extra
@@ -15,6 +16,9 @@ EXIT_WRONG_INPUT, EXIT_MISSING_EXTRA, EXIT_INTERRUPTED = 1, 3, 130
 
 def main(arguments: list[str] | None = None) -> int:
     """Run `cfsae` with `arguments` (None: those of the process) and return the exit code."""
+    # torch's OpenMP threads spin while they wait: on a busy machine a training step took ten times
+    # as long. OpenMP reads this once, when torch is imported, and results do not depend on it.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         for package in ("click", "rich"):
             require_extra(package, extra="cli", purpose="the command line")
