@@ -1,4 +1,4 @@
-"""Floor 6: the command `cfsae`: every station of the story from a terminal.
+"""Floor 7: the command `cfsae`: every station of the story from a terminal.
 
 Exit codes: 0 done; 1 the input or the model is wrong (the message says what to do); 2 the command
 line is wrong; 3 an optional package is missing; 130 interrupted.

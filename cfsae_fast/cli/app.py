@@ -1,4 +1,4 @@
-"""Floor 6: the tree of commands."""
+"""Floor 7: the tree of commands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Floor 6: asking a saved model: recommend, steer, explain, concepts, info."""
+"""Floor 7: asking a saved model: recommend, steer, explain, concepts, info."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Floor 6: what a terminal shows: tables and notes for people, JSON for machines.
+"""Floor 7: what a terminal shows: tables and notes for people, JSON for machines.
 
 Tables go to stdout, notes and progress to stderr, so that a pipe gets the answer alone.
 """

@@ -1,4 +1,4 @@
-"""Floor 6: `cfsae data`: fetch, look at, and make up data sets."""
+"""Floor 7: `cfsae data`: fetch, look at, and make up data sets."""
 
 from __future__ import annotations
 

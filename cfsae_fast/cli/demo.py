@@ -1,4 +1,4 @@
-"""Floor 6: `cfsae demo`: from real ratings to a knob that was turned, in one command."""
+"""Floor 7: `cfsae demo`: from real ratings to a knob that was turned, in one command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Floor 6: `cfsae doctor`: what was built, what this machine has, what is missing and why."""
+"""Floor 7: `cfsae doctor`: what was built, what this machine has, what is missing and why."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Floor 6: `cfsae evaluate`: a saved model on held-out users, and how well its knobs obey."""
+"""Floor 7: `cfsae evaluate`: a saved model on held-out users, and how well its knobs obey."""
 
 from __future__ import annotations
 

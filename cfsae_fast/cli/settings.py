@@ -1,4 +1,4 @@
-"""Floor 6: settings of a run: a YAML or TOML file, overridden by --set section.key=value."""
+"""Floor 7: settings of a run: a YAML or TOML file, overridden by --set section.key=value."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Floor 6: `cfsae train` and `cfsae label`."""
+"""Floor 7: `cfsae train` and `cfsae label`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Floor 5: a fitted recommender judged on held-out users: ranking, codes, obedient knobs."""
+"""Floor 6: a fitted recommender judged on held-out users: ranking, codes, obedient knobs."""
 
 from cfsae_fast.evaluation.protocol import Protocol, prepare, with_everybody
 from cfsae_fast.evaluation.quality import Quality, evaluate, judge_codes, judge_ranking

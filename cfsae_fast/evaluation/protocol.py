@@ -1,4 +1,4 @@
-"""Floor 5: the protocol of METHOD.md 1: filter, split users, hold out a fifth of each held-out row.
+"""Floor 6: the protocol of METHOD.md 1: filter, split users, hold out a fifth of each held-out row.
 
 Station: before stage 1, so that nothing of a test user reaches training, mapping or calibration.
 """

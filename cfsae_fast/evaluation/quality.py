@@ -1,4 +1,4 @@
-"""Floor 5: what recommendations and codes are worth on held-out users (METHOD.md 4, seen at -inf).
+"""Floor 6: what recommendations and codes are worth on held-out users (METHOD.md 4, seen at -inf).
 
 Station: the whole line, compared with what the user did next.
 """

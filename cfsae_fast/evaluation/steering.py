@@ -1,4 +1,4 @@
-"""Floor 5: do the knobs obey? A concept's share in the top-n as its knob is turned.
+"""Floor 6: do the knobs obey? A concept's share in the top-n as its knob is turned.
 
 Station: steer -> top-N, for many users, concepts and strengths.
 """

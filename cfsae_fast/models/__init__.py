@@ -1,4 +1,4 @@
-"""Floor 2: the models that are trained: torch modules with encode, decode and loss.
+"""Floor 3: the models that are trained: torch modules with encode, decode and loss.
 
 Station: CFAE.encode, SAE.encode, SAE.decode, CFAE.decode, while they learn.
 """

@@ -1,4 +1,4 @@
-"""Floor 2: what every collaborative-filtering autoencoder is.
+"""Floor 3: what every collaborative-filtering autoencoder is.
 
 Station: CFAE.encode and CFAE.decode. A model knows its maths and its own weights; data, loops and
 files live elsewhere.

@@ -1,4 +1,4 @@
-"""Floor 2: ELSA, the scalable linear shallow autoencoder (Vancura et al., RecSys 2022).
+"""Floor 3: ELSA, the scalable linear shallow autoencoder (Vancura et al., RecSys 2022).
 
 Station: CFAE.encode and CFAE.decode, with one matrix A of unit rows.
 embedding = x A, scores = x A A^T.

@@ -1,4 +1,4 @@
-"""Floor 2: losses over the whole catalogue, by tiles of items, with their gradients.
+"""Floor 3: losses over the whole catalogue, by tiles of items, with their gradients.
 
 Station: embedding' -> scores, in training only. (B, I) scores never exist beyond one tile: the
 forward pass keeps sums per row, the backward pass computes each tile's scores again (or reuses

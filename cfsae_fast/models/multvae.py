@@ -1,4 +1,4 @@
-"""Floor 2: MultVAE and MultDAE, autoencoders with a multinomial likelihood (Liang et al. 2018).
+"""Floor 3: MultVAE and MultDAE, autoencoders with a multinomial likelihood (Liang et al. 2018).
 
 Station: CFAE.encode and CFAE.decode, one tanh layer on each side of the embedding.
 """

@@ -1,4 +1,4 @@
-"""Floor 2: sparse autoencoders on embeddings: topk, batchtopk and basic (L1).
+"""Floor 3: sparse autoencoders on embeddings: topk, batchtopk and basic (L1).
 
 Station: SAE.encode and SAE.decode, the sparse code that steering turns.
 """

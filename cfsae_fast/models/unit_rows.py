@@ -1,4 +1,4 @@
-"""Floor 2: weight matrices whose rows stay on the unit sphere (ELSA's items, the SAE's atoms).
+"""Floor 3: weight matrices whose rows stay on the unit sphere (ELSA's items, the SAE's atoms).
 
 Before the optimiser's step the gradient loses its radial part, at the point where it was taken;
 after the step the rows are scaled back. The published code does both in the wrong order.

@@ -1,4 +1,4 @@
-"""Floor 4: `SteerableRecommender`: fit, recommend, steer, explain, save, load."""
+"""Floor 5: `SteerableRecommender`: fit, recommend, steer, explain, save, load."""
 
 from cfsae_fast.recommender.core import Recommendations, SteerableRecommender
 from cfsae_fast.recommender.explaining import Explanation, HistoryShare, LatentShare

@@ -1,4 +1,4 @@
-"""Floor 4: SteerableRecommender, the last line of the story behind one door.
+"""Floor 5: SteerableRecommender, the last line of the story behind one door.
 
 Station: history and knobs -> embedding -> code -> steer -> embedding' -> scores -> top-N.
 """

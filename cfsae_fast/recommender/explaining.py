@@ -1,4 +1,4 @@
-"""Floor 4: why an item has its score: shares of latents, of the rest, and of the history's items.
+"""Floor 5: why an item has its score: shares of latents, of the rest, and of the history's items.
 
 Station: code -> scores, read backwards. With a linear decoder (ELSA, factor models) the score of
 item i is e' . a_i and the embedding splits as

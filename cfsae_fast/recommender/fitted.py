@@ -1,4 +1,4 @@
-"""Floor 4: what a fitted recommender is made of, and its directory on disk.
+"""Floor 5: what a fitted recommender is made of, and its directory on disk.
 
 Station: everything the last line of the story needs, and nothing that only training needs.
 """

@@ -1,4 +1,4 @@
-"""Floor 4: from interactions (or somebody's factors) to a fitted recommender. Needs torch.
+"""Floor 5: from interactions (or somebody's factors) to a fitted recommender. Needs torch.
 
 Station: the two stages of training and the naming of latents, in order.
 """

@@ -1,4 +1,4 @@
-"""Floor 4: what users pass - user ids, histories, allow and deny lists - as rows of item positions.
+"""Floor 5: what users pass - user ids, histories, allow and deny lists - as rows of item positions.
 
 Station: (user, item) -> CSR, for one live request.
 """

@@ -1,4 +1,4 @@
-"""Floor 4: naming latents: every item through encoder and SAE, joined with tags.
+"""Floor 5: naming latents: every item through encoder and SAE, joined with tags.
 
 Station: stage 3, item codes x tags -> ConceptMap. Needs scipy (extra "train").
 """

@@ -1,4 +1,4 @@
-"""Floor 4: the steps of one live request, on numpy and the engine alone.
+"""Floor 5: the steps of one live request, on numpy and the engine alone.
 
 Station: CFAE.encode -> SAE.encode -> steer -> SAE.decode -> CFAE.decode -> top-N, in turn.
 """

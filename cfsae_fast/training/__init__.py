@@ -1,4 +1,4 @@
-"""Floor 3: training: one loop, two stages, checkpoints that resume bit for bit.
+"""Floor 4: training: one loop, two stages, checkpoints that resume bit for bit.
 
 Station: interactions -> CFAE (stage 1), embeddings -> SAE (stage 2); never part of serving.
 """

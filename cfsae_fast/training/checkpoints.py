@@ -1,4 +1,4 @@
-"""Floor 3: what a training run leaves on disk after every epoch, to go on bit for bit.
+"""Floor 4: what a training run leaves on disk after every epoch, to go on bit for bit.
 
 A checkpoint is one directory (safetensors + JSON, no pickle), exchanged in one step: a kill at any
 moment leaves the last whole one. metrics.jsonl holds one line per epoch and is brought in line with

@@ -1,4 +1,4 @@
-"""Floor 3: one training loop for both stages.
+"""Floor 4: one training loop for both stages.
 
 Station: interactions -> CFAE, embeddings -> SAE; never part of serving. Every random number is a
 function of (seed, step), so a resumed run ends with the weights of an uninterrupted one.
@@ -98,7 +98,11 @@ class _Run:
         self.validation, self.folder = validation, folder
         self.steps_per_epoch = config.steps_per_epoch or sampler.steps_per_pass
         self.optimizer = torch.optim.AdamW(
-            model.parameters(), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay
+            model.parameters(),
+            lr=config.lr,
+            betas=config.betas,
+            weight_decay=config.weight_decay,
+            fused=torch.device(config.device).type in ("cpu", "cuda"),  # one pass over the weights
         )
         self.progress, self.best = Progress(), None
 

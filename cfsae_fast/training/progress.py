@@ -1,4 +1,4 @@
-"""Floor 3: a progress bar on stderr, for people; silent where stderr is not a terminal."""
+"""Floor 4: a progress bar on stderr, for people; silent where stderr is not a terminal."""
 
 from __future__ import annotations
 

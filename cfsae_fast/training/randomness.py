@@ -1,4 +1,4 @@
-"""Floor 3: every random number of training as a function of (seed, purpose, step).
+"""Floor 4: every random number of training as a function of (seed, purpose, step).
 
 No generator carries a state from step to step, so a run that is resumed at any step draws what an
 uninterrupted one draws.

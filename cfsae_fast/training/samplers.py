@@ -1,4 +1,4 @@
-"""Floor 3: batches of a step: rows, embeddings of parts of rows, or rows of a matrix.
+"""Floor 4: batches of a step: rows, embeddings of parts of rows, or rows of a matrix.
 
 Station: CSR -> batches. A batch is a function of (seed, step) alone; rows stay sparse.
 """

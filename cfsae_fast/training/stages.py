@@ -1,4 +1,4 @@
-"""Floor 3: the two stages: fit a CFAE on rows, fit an SAE on embeddings.
+"""Floor 4: the two stages: fit a CFAE on rows, fit an SAE on embeddings.
 
 Station: interactions -> CFAE; embeddings of users (or any matrix) -> SAE.
 """

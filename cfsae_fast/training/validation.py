@@ -1,4 +1,4 @@
-"""Floor 3: what early stopping watches: nDCG@20 of held-out items, or the loss.
+"""Floor 4: what early stopping watches: nDCG@20 of held-out items, or the loss.
 
 Station: encode -> (SAE) -> top-N of held-out users, after each epoch.
 """
