@@ -42,7 +42,7 @@ class ELSA(CFAE):
     def loss(
         self, rows: Rows, *, generator: torch.Generator, step: int
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        inputs = thin(rows, self.config.dropout, generator) if self.training else rows
+        inputs = thin(rows, self.config.input_dropout, generator) if self.training else rows
         loss = cosine_head(self.encode(inputs), self.items, entries(inputs), entries(rows)).mean()
         return loss, {"loss": loss.detach()}
 

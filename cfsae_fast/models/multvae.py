@@ -72,8 +72,8 @@ class MultDAE(CFAE):
             norms = row_norms(listed.value, listed.row, len(scale))
             scale = 1 / torch.where(norms > 0, norms, torch.ones_like(norms))
         if generator is not None and self.training:
-            scale = scale / (1 - self.config.dropout)
-            rows = thin(rows, self.config.dropout, generator)
+            scale = scale / (1 - self.config.input_dropout)
+            rows = thin(rows, self.config.input_dropout, generator)
         summed = ops.encode_rows(rows, self.item_weight)
         return torch.tanh(summed * scale[:, None] + self.first_bias)
 
