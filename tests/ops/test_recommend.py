@@ -89,9 +89,13 @@ def test_nan_and_minus_infinity_are_never_returned(batch, isa):
     assert_same(nothing.ids, np.full((batch, 5), -1))
 
 
-def test_minus_zero_ties_with_zero():
-    items = np.array([[-0.0], [0.0], [-0.0]], np.float32)
-    assert_same(ops.recommend(np.ones((1, 1), np.float32), items, 3).ids, np.array([[0, 1, 2]]))
+@pytest.mark.parametrize("batch", [1, 40])
+def test_minus_zero_ties_with_zero(batch, isa):
+    # only a product that underflows, with a bias of -0, can give -0
+    items = np.array([[-1e-30], [1e-30], [-1e-30]], np.float32)
+    embedding, bias = np.full((batch, 1), 1e-30, np.float32), np.full(3, -0.0, np.float32)
+    got = ops.recommend(embedding, items, 3, bias=bias)
+    assert_same(got.ids, np.tile([0, 1, 2], (batch, 1)))
 
 
 def test_opcheck_and_tensors(rng):

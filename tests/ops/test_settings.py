@@ -1,6 +1,7 @@
 """Threads, forks, concurrent callers, instruction sets and build_info."""
 
 import multiprocessing
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -24,9 +25,11 @@ def answer(embedding, items, seen, threads=2):
 
 
 def answer_into(queue, work):
-    queue.put(tuple(answer(*work)))
+    got = tuple(answer(*work))
+    queue.put((got, len(os.listdir("/proc/self/task"))))
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.filterwarnings("ignore:This process.*is multi-threaded")
 def test_a_forked_child_computes_with_a_pool_of_its_own(work):
     want = answer(*work)  # the parent's pool is awake before the fork
@@ -36,7 +39,9 @@ def test_a_forked_child_computes_with_a_pool_of_its_own(work):
     for child in children:
         child.start()
     for _ in children:
-        assert_same(queue.get(timeout=30), tuple(want))
+        got, n_threads = queue.get(timeout=30)
+        assert_same(got, tuple(want))
+        assert n_threads == 2  # the fork brought one, the child's own pool the other
     for child in children:
         child.join(timeout=30)
         assert child.exitcode == 0

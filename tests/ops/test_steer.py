@@ -131,6 +131,12 @@ def test_nan_in_a_code_counts_as_nothing():
     )
 
 
+def test_mix_leaves_a_code_that_sums_to_zero_unchanged():
+    code = Code(np.array([[2, 1]], np.int32), np.array([[3, -3]], np.float32))
+    got = ops.steer(code, knobs_of((0, 0.5, KnobKind.MIX)), n_latents=3)
+    assert_same(got, (np.array([[2, 1, -1]]), np.array([[3, -3, 0]])))
+
+
 def knobs_of(*turns, offsets=None):
     latents, weights, kinds = zip(*turns, strict=True)
     return Knobs(
