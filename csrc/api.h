@@ -11,7 +11,7 @@ namespace cfsae {
 inline constexpr int32_t kPadding = -1;  // index of an empty slot; its value is 0 (-inf: scores)
 inline constexpr float kStdEpsilon = 1e-7f;  // added to the standard deviation of a row
 
-enum class Status { kOk, kOutOfMemory };
+enum class Status { kOk, kOutOfMemory, kTooLarge, kLaunchFailed };  // the last two: cuda only
 enum class Isa { kBest, kBaseline, kAvx2, kAvx512 };
 enum class KnobKind : uint8_t { kMix = 0, kScale = 1, kAdd = 2 };
 enum class DecodeMode { kResidual, kReconstruct };
@@ -120,4 +120,73 @@ bool supports(Isa isa);
 const char* name_of(Isa isa);
 
 }  // namespace cpu
+
+// The same ops on the device: every pointer inside the views is a device pointer. Nothing waits and
+// nothing is allocated: an op queues its kernels on the stream (it can be captured in a graph), and
+// those that need scratch take a workspace of as many bytes as <op>_bytes says, aligned to 256.
+namespace cuda {
+
+struct Execution {
+  void* stream = nullptr;  // a cudaStream_t
+  void* workspace = nullptr;
+};
+
+// Of the products of topk_encode and recommend. kExact: tensor cores find candidates, which are
+// rescored in fp32; a bound proves that none is missing, or the row is scanned again in fp32.
+enum class Precision { kFp32, kExact, kTf32 };
+
+Status encode_rows(const RowsView& rows, const Matrix& weight, const float* bias, float* out,
+                   const Execution& execution);
+
+// n_entries = offsets[n_rows] - offsets[0], which only the device could read.
+int64_t encode_rows_backward_bytes(int64_t n_entries, int64_t n_items);
+Status encode_rows_backward(const RowsView& rows, int64_t n_entries, const Matrix& weight,
+                            const Matrix& grad, float* grad_weight, float* grad_bias,
+                            float* grad_values, const Execution& execution);
+
+int64_t topk_encode_bytes(int64_t n_rows, int64_t dim, int64_t n_latents, int64_t k,
+                          Precision precision);
+Status topk_encode(const Matrix& embedding, const Matrix& encoder, const float* bias,
+                   const float* centre, const CodeOut& code, float* mean, float* std,
+                   Precision precision, const Execution& execution);
+
+using TopkEncodeGrads = cpu::TopkEncodeGrads;
+int64_t topk_encode_backward_bytes(int64_t n_rows, int64_t dim, int64_t n_latents, int64_t k);
+Status topk_encode_backward(const Matrix& embedding, const Matrix& encoder, const float* centre,
+                            const CodeView& code, const StatsView& stats,
+                            const TopkEncodeGrads& grads, const Execution& execution);
+
+Status sparse_decode(const CodeView& code, const Matrix& dictionary, const float* bias,
+                     const StatsView& stats, float* out, const Execution& execution);
+
+using SparseDecodeGrads = cpu::SparseDecodeGrads;
+int64_t sparse_decode_backward_bytes(int64_t n_rows, int64_t k, int64_t n_latents);
+Status sparse_decode_backward(const CodeView& code, const Matrix& dictionary, const float* bias,
+                              const StatsView& stats, const Matrix& grad,
+                              const SparseDecodeGrads& grads, const Execution& execution);
+
+// most_knobs: the largest number of knobs of a row. k + most_knobs is at most 2048.
+Status steer(const CodeView& code, const KnobsView& knobs, int64_t most_knobs, const CodeOut& out,
+             const Execution& execution);
+Status steer_decode(const Matrix& embedding, const CodeView& code, const KnobsView& knobs,
+                    int64_t most_knobs, const Matrix& dictionary, const float* bias,
+                    const StatsView& stats, DecodeMode mode, float* out,
+                    const Execution& execution);
+
+int64_t recommend_bytes(int64_t n_rows, int64_t dim, int64_t n_items, int64_t n,
+                        Precision precision);
+Status recommend(const Matrix& embedding, const Matrix& items, const float* bias,
+                 const RowsView* seen, const uint8_t* allowed, const CodeOut& out,
+                 Precision precision, const Execution& execution);
+
+struct Adam {  // step counts from 1; weight_decay is decoupled
+  float lr, beta1, beta2, epsilon, weight_decay;
+  int64_t step;
+};
+
+// One step of AdamW over n parameters in one pass; parameters and both moments are updated.
+Status adam(const Adam& adam, int64_t n, const float* grad, float* parameters, float* first,
+            float* second, const Execution& execution);
+
+}  // namespace cuda
 }  // namespace cfsae

@@ -1,0 +1,87 @@
+// Steering injection, fused: the steered code of a row lives in shared memory and is decoded from
+// there; only the embedding is written. A block per row and 1024 columns; the steering itself (a
+// sort of a few dozen latents) is repeated by the blocks of a row rather than written and read.
+#include "cuda/steer_row.h"
+
+namespace cfsae::cuda {
+namespace {
+
+constexpr int kThreads = 256, kColumns = 4;  // columns of a thread, kThreads apart
+
+struct Injection {
+  const float* embedding;
+  CodeView code;
+  KnobsView knobs;
+  Matrix dictionary;
+  const float* bias;
+  StatsView stats;
+  DecodeMode mode;
+  float* out;
+};
+
+__device__ void copy_row(const Injection& in, int64_t b, int64_t first) {
+  const int64_t dim = in.dictionary.dim;
+  for (int64_t c = first; c < first + kThreads * kColumns && c < dim; c += kThreads) {
+    in.out[b * dim + c] = in.embedding[b * dim + c];
+  }
+}
+
+// What the dictionary is gathered with: z' - z or z', 0 where a slot is no latent.
+__device__ void weigh(const Slots& slots, DecodeMode mode) {
+  for (int p = threadIdx.x; p < slots.n; p += kThreads) {
+    const double before = mode == DecodeMode::kResidual ? slots.before[p] : 0.0;
+    slots.weights[p] = is_first(slots, p) ? static_cast<float>(slots.after[p] - before) : 0.0f;
+  }
+  __syncthreads();
+}
+
+__global__ void __launch_bounds__(kThreads) steer_decode_kernel(Injection in, int n_slots) {
+  const int64_t b = blockIdx.x, dim = in.dictionary.dim, row = knob_row(in.knobs, b);
+  const int64_t first = int64_t{blockIdx.y} * kThreads * kColumns + threadIdx.x;
+  const bool residual = in.mode == DecodeMode::kResidual;
+  if (residual && in.knobs.offsets[row] == in.knobs.offsets[row + 1]) {
+    copy_row(in, b, first);  // the whole block: bit for bit the embedding
+    return;
+  }
+  const Slots slots = slots_in_shared(n_slots);
+  steer_row(in.code, in.knobs, b, slots);
+  weigh(slots, in.mode);
+  float sums[kColumns] = {};
+  for (int i = 0; i < kColumns; ++i) {
+    const int64_t c = first + i * kThreads;
+    if (!residual && in.bias != nullptr && c < dim) sums[i] = in.bias[c];
+  }
+  for (int p = 0; p < slots.n && slots.keys[p] != kNoKey; ++p) {
+    const float weight = slots.weights[p];
+    if (weight == 0.0f) continue;
+    const float* const atom = in.dictionary.data + int64_t{latent_of(slots.keys[p])} * dim;
+    for (int i = 0; i < kColumns; ++i) {
+      const int64_t c = first + i * kThreads;
+      if (c < dim) sums[i] += weight * atom[c];
+    }
+  }
+  const float mean = in.stats.mean == nullptr ? 0.0f : in.stats.mean[b];
+  const float std = in.stats.std == nullptr ? 1.0f : in.stats.std[b];
+  for (int i = 0; i < kColumns; ++i) {
+    const int64_t c = first + i * kThreads;
+    if (c >= dim) continue;
+    in.out[b * dim + c] = (residual ? in.embedding[b * dim + c] : mean) + std * sums[i];
+  }
+}
+
+}  // namespace
+
+Status steer_decode(const Matrix& embedding, const CodeView& code, const KnobsView& knobs,
+                    int64_t most_knobs, const Matrix& dictionary, const float* bias,
+                    const StatsView& stats, DecodeMode mode, float* out,
+                    const Execution& execution) {
+  if (code.k + most_knobs > kMostSlots) return Status::kTooLarge;
+  const int n_slots = next_power_of_two(code.k + most_knobs);
+  const Injection in{embedding.data, code, knobs, dictionary, bias, stats, mode, out};
+  return launch(
+      steer_decode_kernel,
+      {code.n_rows, divide_up(dictionary.dim, kThreads * kColumns), kThreads, slots_bytes(n_slots)},
+      execution.stream, in, n_slots);
+}
+
+}  // namespace cfsae::cuda

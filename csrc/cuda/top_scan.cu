@@ -1,0 +1,268 @@
+// Blocks take a tile of queries and a share of the rows. Each warp keeps the candidates of its own
+// queries while tiles of products pass by; a second kernel merges the shares. The order on
+// (value, index) is total, so the split decides nothing.
+//
+// kExact: tf32 products keep more candidates than asked for; these are rescored in fp32, and a
+// query whose answer the error bound does not prove is scanned again in fp32 (top_scan_exact.h).
+#include "cuda/selector.h"
+#include "cuda/tiles.h"
+#include "cuda/top_scan.h"
+#include "cuda/top_scan_exact.h"
+
+namespace cfsae::cuda {
+namespace {
+
+constexpr int kMergeThreads = 128;
+constexpr int kFewQueries = 16, kManyQueries = 64;  // of a tile
+constexpr int64_t kWantedBlocks =
+    264;  // two for each of 132 SMs; more splits than needed are harmless
+constexpr int64_t kMostSplits = 64;
+
+int64_t queries_of_tile(int64_t n_queries) {
+  return n_queries <= kFewQueries ? kFewQueries : kManyQueries;
+}
+
+// Few queries: many shares of the rows, so that every SM reads some of them.
+int64_t n_splits(int64_t n_queries, int64_t n_rows) {
+  const int64_t query_tiles = divide_up(n_queries, queries_of_tile(n_queries));
+  const int64_t row_tiles = divide_up(n_rows, kTileRows);
+  int64_t splits = divide_up(kWantedBlocks, query_tiles > 0 ? query_tiles : 1);
+  if (n_queries <= kFewQueries) splits = 2 * kWantedBlocks;
+  if (n_queries > kFewQueries && splits > kMostSplits) splits = kMostSplits;
+  return splits < row_tiles ? splits : row_tiles;
+}
+
+struct ScanShared {
+  float bias[kTileRows];
+  Key floors[kManyQueries];  // of the queries' selectors
+  int counts[kManyQueries];
+};
+
+// The bias of each row of the tile; -inf where the row may not be returned.
+__device__ void load_bias(const TopScan& scan, int64_t first_row, ScanShared& shared) {
+  for (int r = threadIdx.x; r < kTileRows; r += kTileThreads) {
+    const int64_t row = first_row + r;
+    const bool out = row >= scan.rows.n_rows || (scan.allowed != nullptr && !scan.allowed[row]);
+    shared.bias[r] = out                    ? __uint_as_float(0xff800000u)
+                     : scan.bias == nullptr ? 0.0f
+                                            : scan.bias[row];
+  }
+}
+
+// Whether the query has seen the row, asked by the whole warp at once.
+__device__ bool has_seen(const TopScan& scan, int64_t query, int64_t row) {
+  bool found = false;
+  for (int64_t j = scan.seen_offsets[query] + Warp::thread(); j < scan.seen_offsets[query + 1];
+       j += kWarpSize) {
+    found |= scan.seen_items[j] == row;
+  }
+  return __any_sync(kAllLanes, found) != 0;
+}
+
+// Offers the products of one query with the tile to its selector.
+__device__ void select(const TopScan& scan, int64_t query, int64_t first_row, const float* products,
+                       const ScanShared& shared, Selector& selector) {
+  for (int r = Warp::thread(); r < kTileRows; r += kWarpSize) {
+    const float value = products[r] + shared.bias[r];
+    Key key = value > scan.floor ? make_key(value, first_row + r) : kNoKey;
+    unsigned hits = __ballot_sync(kAllLanes, key > selector.floor);
+    if (hits == 0) continue;
+    for (unsigned left = scan.seen_offsets == nullptr ? 0 : hits; left != 0; left &= left - 1) {
+      const int lane = __ffs(static_cast<int>(left)) - 1;
+      const int64_t row = first_row + r - Warp::thread() + lane;
+      if (has_seen(scan, query, row) && lane == Warp::thread()) key = kNoKey;
+    }
+    selector.offer(key);
+  }
+}
+
+struct Share {  // how the rows are split, and where each split keeps a query's candidates
+  int64_t tiles_per_split;
+  int kept, capacity;
+  Key* keys;          // (splits, queries, capacity)
+  const int* failed;  // null: all queries; else only tiles with a failed query
+};
+
+template <int kQueries>
+__device__ bool any_failed(const int* failed, int64_t first_query, int64_t n_queries) {
+  const int64_t query = first_query + threadIdx.x;
+  const bool mine = threadIdx.x < kQueries && query < n_queries && failed[query] != 0;
+  return __syncthreads_or(mine) != 0;
+}
+
+__device__ Selector selector_of(const Share& share, Key* keys, int64_t query, int q,
+                                const ScanShared& shared) {
+  return {keys + query * share.capacity, share.capacity, share.kept, shared.counts[q],
+          shared.floors[q]};
+}
+
+// Warp w keeps the candidates of queries w, w + 8, ... of the tile.
+template <int kQueries, typename Product>
+__global__ void __launch_bounds__(kTileThreads, 2)
+    scan_kernel(TopScan scan, Share share, bool vectors) {
+  constexpr int kWarps = kTileThreads / kWarpSize;
+  float* const products = reinterpret_cast<float*>(dynamic_shared());
+  ScanShared& shared = block_shared<ScanShared>();
+  const int warp = threadIdx.x / kWarpSize;
+  const int64_t n_queries = scan.queries.n_rows, first_query = int64_t{blockIdx.x} * kQueries;
+  if (share.failed != nullptr && !any_failed<kQueries>(share.failed, first_query, n_queries)) {
+    return;
+  }
+  Key* const keys = share.keys + int64_t{blockIdx.y} * n_queries * share.capacity;
+  if (threadIdx.x < kQueries) {
+    shared.floors[threadIdx.x] = kNoKey;
+    shared.counts[threadIdx.x] = 0;
+  }
+  const int64_t first = blockIdx.y * share.tiles_per_split * kTileRows;
+  const int64_t end = first + share.tiles_per_split * kTileRows;
+  for (int64_t row = first; row < end && row < scan.rows.n_rows; row += kTileRows) {
+    load_bias(scan, row, shared);
+    multiply_tile<kQueries, Product>({scan.queries, scan.rows, first_query, row, vectors},
+                                     products);
+    for (int q = warp; q < kQueries && first_query + q < n_queries; q += kWarps) {
+      Selector selector = selector_of(share, keys, first_query + q, q, shared);
+      select(scan, first_query + q, row, products + q * kProductPitch, shared, selector);
+      if (row + kTileRows >= end || row + kTileRows >= scan.rows.n_rows) selector.cut();
+      if (Warp::thread() == 0) {
+        shared.floors[q] = selector.floor;
+        shared.counts[q] = selector.count;
+      }
+    }
+    __syncthreads();  // before the products and the bias are written over
+  }
+}
+
+// A warp per query: the best of all shares, sorted, into merged (queries, capacity).
+__global__ void __launch_bounds__(kMergeThreads, 8)
+    merge_kernel(Share share, int64_t splits, int64_t n_queries, Key* merged) {
+  const int64_t query = int64_t{blockIdx.x} * (kMergeThreads / kWarpSize) + threadIdx.x / kWarpSize;
+  if (query >= n_queries) return;
+  if (share.failed != nullptr && share.failed[query] == 0) return;
+  Selector best{merged + query * share.capacity, share.capacity, share.kept, 0, kNoKey};
+  for (int64_t split = 0; split < splits; ++split) {
+    const Key* const keys = share.keys + (split * n_queries + query) * share.capacity;
+    for (int first = 0; first < share.kept; first += kWarpSize) {
+      const int at = first + Warp::thread();
+      best.offer(at < share.kept ? keys[at] : kNoKey);
+    }
+  }
+  best.cut();
+}
+
+// A thread per slot of the result.
+__global__ void __launch_bounds__(kMergeThreads)
+    write_kernel(const Key* merged, int kept, int capacity, float empty, const int* failed,
+                 CodeOut out) {
+  const int64_t i = int64_t{blockIdx.x} * kMergeThreads + threadIdx.x;
+  if (i >= out.n_rows * out.k) return;
+  const int64_t query = i / out.k, slot = i % out.k;
+  if (failed != nullptr && failed[query] == 0) return;
+  const Key key = slot < kept ? merged[query * capacity + slot] : kNoKey;
+  out.indices[i] = key == kNoKey ? kPadding : index_of(key);
+  out.values[i] = key == kNoKey ? empty : value_of(key);
+}
+
+struct Plan {
+  Share share;
+  int64_t splits;
+  Key* merged;  // (queries, capacity)
+};
+
+Plan take_plan(Workspace& workspace, int64_t n_queries, int64_t n_rows, int64_t kept) {
+  Plan plan;
+  plan.splits = n_splits(n_queries, n_rows);
+  const int64_t tiles = divide_up(n_rows, kTileRows);
+  plan.share.tiles_per_split = divide_up(tiles, plan.splits);
+  plan.splits = divide_up(tiles, plan.share.tiles_per_split);  // none of them empty
+  plan.share.kept = static_cast<int>(kept);
+  plan.share.capacity = selector_capacity(kept);
+  plan.share.keys = workspace.take<Key>(plan.splits * n_queries * plan.share.capacity);
+  plan.share.failed = nullptr;
+  plan.merged = workspace.take<Key>(n_queries * plan.share.capacity);
+  return plan;
+}
+
+// Scans and merges: the best plan.share.kept of every query, or of the failed ones, in plan.merged.
+template <int kQueries, typename Product>
+Status scan_with(const TopScan& scan, const Plan& plan, void* stream) {
+  const bool vectors = is_vectorizable(scan.queries.data, scan.queries.dim) &&
+                       is_vectorizable(scan.rows.data, scan.rows.dim);
+  const int64_t n_queries = scan.queries.n_rows;
+  const Status status =
+      launch(scan_kernel<kQueries, Product>,
+             {divide_up(n_queries, kQueries), plan.splits, kTileThreads, tile_bytes<kQueries>()},
+             stream, scan, plan.share, vectors);
+  if (status != Status::kOk) return status;
+  return launch(merge_kernel,
+                {divide_up(n_queries, kMergeThreads / kWarpSize), 1, kMergeThreads, 0}, stream,
+                plan.share, plan.splits, n_queries, plan.merged);
+}
+
+Status scan_fp32(const TopScan& scan, const Plan& plan, void* stream) {
+  return scan.queries.n_rows <= kFewQueries
+             ? scan_with<kFewQueries, Fp32Product<kFewQueries>>(scan, plan, stream)
+             : scan_with<kManyQueries, Fp32Product<kManyQueries>>(scan, plan, stream);
+}
+
+Status write(const Plan& plan, const TopScan& scan, const CodeOut& out, void* stream) {
+  return launch(write_kernel, {divide_up(out.n_rows * out.k, kMergeThreads), 1, kMergeThreads, 0},
+                stream, plan.merged, plan.share.kept, plan.share.capacity, scan.empty,
+                plan.share.failed, out);
+}
+
+// Tensor cores pay from a tile of queries on; few queries are bound by reading the rows once.
+bool uses_tensor_cores(Precision precision, int64_t n_queries, int64_t kept) {
+  return precision != Precision::kFp32 && n_queries > kFewQueries && kept <= kMostRescored;
+}
+
+Status scan_exact(TopScan scan, const CodeOut& out, int64_t kept, Workspace& workspace,
+                  void* stream) {
+  const float floor = scan.floor;
+  Plan plan =
+      take_plan(workspace, scan.queries.n_rows, scan.rows.n_rows, rescored(kept, scan.rows.n_rows));
+  const Rescore rescore =
+      take_rescore(workspace, scan, plan.merged, plan.share.kept, plan.share.capacity);
+  Status status = row_norms(scan, rescore, stream);
+  if (status != Status::kOk) return status;
+  scan.floor = -HUGE_VALF;  // what tf32 puts just below the floor may stand above it
+  status = scan_with<kManyQueries, Tf32Product<kManyQueries>>(scan, plan, stream);
+  if (status != Status::kOk) return status;
+  scan.floor = floor;
+  status = rescore_and_prove(scan, rescore, out, stream);
+  if (status != Status::kOk) return status;
+  plan.share.failed = rescore.failed;  // usually none: their blocks leave at once
+  status = scan_fp32(scan, plan, stream);
+  return status == Status::kOk ? write(plan, scan, out, stream) : status;
+}
+
+int64_t kept_of(int64_t k, int64_t n_rows) { return k < n_rows ? k : n_rows; }
+
+}  // namespace
+
+void take_top_scan(Workspace& workspace, int64_t n_queries, int64_t n_rows, int64_t k,
+                   Precision precision) {
+  const int64_t kept = kept_of(k, n_rows);
+  const bool exact =
+      precision == Precision::kExact && uses_tensor_cores(precision, n_queries, kept);
+  const Plan plan = take_plan(workspace, n_queries, n_rows, exact ? rescored(kept, n_rows) : kept);
+  TopScan sizes{};
+  sizes.queries.n_rows = n_queries;
+  if (exact) take_rescore(workspace, sizes, plan.merged, plan.share.kept, plan.share.capacity);
+}
+
+Status top_scan(const TopScan& scan, const CodeOut& out, Precision precision, Workspace& workspace,
+                void* stream) {
+  const int64_t kept = kept_of(out.k, scan.rows.n_rows);
+  if (scan.rows.n_rows > 0x7fffffff || kept > 1 << 24) return Status::kTooLarge;
+  const bool tensor_cores = uses_tensor_cores(precision, scan.queries.n_rows, kept);
+  if (tensor_cores && precision == Precision::kExact) {
+    return scan_exact(scan, out, kept, workspace, stream);
+  }
+  const Plan plan = take_plan(workspace, scan.queries.n_rows, scan.rows.n_rows, kept);
+  const Status status = tensor_cores
+                            ? scan_with<kManyQueries, Tf32Product<kManyQueries>>(scan, plan, stream)
+                            : scan_fp32(scan, plan, stream);
+  return status == Status::kOk ? write(plan, scan, out, stream) : status;
+}
+
+}  // namespace cfsae::cuda

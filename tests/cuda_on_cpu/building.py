@@ -1,0 +1,89 @@
+"""Compiles the kernels with g++ against the emulator, once per change of any source.
+
+Flavours: "checked" (every load and store is looked at, see emulator/memory.h) and "asan"
+(AddressSanitizer instead, which also sees the host code's heap and stacks).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+COMPILER = os.environ.get("CXX", "g++")
+
+COMMON = ["-std=c++17", "-fPIC", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas",
+          f"-I{ROOT / 'csrc'}", f"-I{HERE}"]  # fmt: skip
+KERNELS = {
+    "checked": ["-O1", "-fsanitize=thread", "--param", "tsan-instrument-func-entry-exit=0"],
+    "asan": ["-O1", "-g", "-fsanitize=address"],
+}
+EMULATOR = {"checked": ["-O2"], "asan": ["-O1", "-g", "-fsanitize=address"]}
+LINK = {"checked": [], "asan": ["-fsanitize=address"]}
+
+
+def has_compiler() -> bool:
+    return shutil.which(COMPILER) is not None
+
+
+def build(flavour: str = "checked", csrc: Path = ROOT / "csrc", name: str = "kernels") -> Path:
+    """The shared library of all kernels under `csrc`/cuda; other copies of csrc give mutants."""
+    return _library(flavour, name, sorted((csrc / "cuda").glob("*.cu")), csrc)
+
+
+def build_planted() -> Path:
+    """The library of the kernels with planted bugs, for the emulator's own tests."""
+    return _library("checked", "planted", [HERE / "planted.cu"], ROOT / "csrc")
+
+
+def _library(flavour: str, name: str, kernels: list[Path], csrc: Path) -> Path:
+    folder = ROOT / "build" / "cuda_on_cpu" / f"{name}-{flavour}"
+    folder.mkdir(parents=True, exist_ok=True)
+    headers = [*csrc.glob("*.h"), *(csrc / "cuda").glob("*.h"), *HERE.glob("emulator/*.h")]
+    common = [f"-I{csrc}", *COMMON]
+    jobs = [(path, ["-x", "c++", *KERNELS[flavour], *common]) for path in kernels]
+    door = [] if name == "planted" else [HERE / "door.cpp"]
+    emulator = [*HERE.glob("emulator/*.cpp"), *door]
+    if flavour == "asan":
+        emulator = [path for path in emulator if path.name != "instrumentation.cpp"]
+    jobs += [(path, [*EMULATOR[flavour], *common]) for path in emulator]
+    shared = _digest(headers)
+    with open(folder / "lock", "w") as lock, ThreadPoolExecutor(2) as pool:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # parallel test processes build once
+        objects = list(pool.map(lambda job: _compile(*job, folder, shared), jobs))
+        library = folder / f"{_digest(objects)}.so"
+        if not library.exists():
+            for old in folder.glob("*.so"):
+                old.unlink()
+            _run([COMPILER, "-shared", *LINK[flavour], "-o", library, *objects])
+    return library
+
+
+def _compile(path: Path, flags: list[str], folder: Path, shared: str) -> Path:
+    digest = hashlib.sha256((shared + " ".join(map(str, flags))).encode())
+    digest.update(path.read_bytes())
+    target = folder / f"{path.name}-{digest.hexdigest()[:16]}.o"
+    if not target.exists():
+        for old in folder.glob(f"{path.name}-*.o"):
+            old.unlink()
+        _run([COMPILER, *flags, "-c", path, "-o", target])
+    return target
+
+
+def _digest(paths: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(paths):
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _run(command: list) -> None:
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(map(str, command))}\n{done.stderr[-4000:]}")
