@@ -24,13 +24,12 @@ struct Grid {
   int64_t shared_bytes;  // dynamic
 };
 
-#if defined(__CUDACC__)
-
-// Rows or entries of a view that the device reads: an argument that is not deduced.
 template <typename T>
-struct Exactly {
+struct Exactly {  // an argument that is not deduced: it converts to the kernel's own
   using Type = T;
 };
+
+#if defined(__CUDACC__)
 
 template <typename... Parameters>
 Status launch(void (*kernel)(Parameters...), const Grid& grid, void* stream,
@@ -84,11 +83,6 @@ __device__ __forceinline__ void store4(float* to, float4 value) {
 }
 
 #else
-
-template <typename T>
-struct Exactly {
-  using Type = T;
-};
 
 template <typename... Parameters>
 Status launch(void (*kernel)(Parameters...), const Grid& grid, void*,

@@ -69,7 +69,7 @@ struct Fp32Product {
   }
   __device__ void add(const float* queries, const float* rows) {
     const int x = threadIdx.x % 16, y = threadIdx.x / 16;
-#pragma unroll
+#pragma unroll 1  // four columns at a time; more would spill
     for (int c = 0; c < kSlice; c += 4) {
       float4 q[kOwnQueries];
 #pragma unroll
