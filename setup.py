@@ -1,4 +1,5 @@
-"""Builds the package: drives CMake + Ninja over csrc/, which gives the module cfsae_fast._C.
+"""Builds the package: drives CMake + Ninja over csrc/, which gives the module cfsae_fast._C
+and libcfsae_ort.so beside it, the custom ops for ONNX Runtime.
 
 The kernels of csrc/cuda are compiled where CFSAE_CUDA=1 asks for them; CFSAE_CUDA_ARCHS names
 architectures (default 80, whose PTX runs on every later one).
@@ -16,6 +17,7 @@ from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent.resolve()
+ORT_LIBRARY = "libcfsae_ort.so"
 
 
 def choose_cuda() -> tuple[bool, str]:
@@ -76,6 +78,13 @@ class CMakeBuild(build_ext):
         subprocess.run([cmake, "--build", build], check=True)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(build / target.name, target)
+        shutil.copy2(build / ORT_LIBRARY, target.parent / ORT_LIBRARY)
+
+    def copy_extensions_to_source(self) -> None:
+        """For an editable installation: what lies beside the module goes along with it."""
+        super().copy_extensions_to_source()
+        built = Path(self.build_lib) / "cfsae_fast" / ORT_LIBRARY
+        shutil.copy2(built, ROOT / "cfsae_fast" / ORT_LIBRARY)
 
 
 packages = find_packages(include=["cfsae_fast", "cfsae_fast.*"])

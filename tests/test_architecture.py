@@ -23,6 +23,7 @@ FLOORS = {
     "__main__": 8,
 }  # fmt: skip
 ROOMS_ABOVE = {"export", "benchmarks", "tests"}
+DOORS_TO_EXPORT = {"cli/export.py"}  # the only ones that may import it, inside a function
 SHORT = {".py", ".cpp", ".cu", ".cuh", ".h"}
 
 
@@ -55,7 +56,9 @@ def test_arrows_point_down(path):
         assert top not in ROOMS_ABOVE, f"{path} imports the room {top}, which stands above it"
         if top == "cfsae_fast":
             there = rest.split(".")[0]
-            if there == "_C":
+            if rest.split(".")[0] == "export":
+                assert str(path.relative_to(PACKAGE)) in DOORS_TO_EXPORT, f"{path} imports export"
+            elif there == "_C":
                 assert here == "ops", f"{path}: only ops may touch the engine"
             elif there != here and there != "__version__":
                 # reference reads the containers it documents: the one upward glance
@@ -68,6 +71,14 @@ def test_docstring_names_the_floor(path):
     floor = re.match(r"Floor (\d):", ast.get_docstring(ast.parse(path.read_text())) or "")
     here = room_of(path)
     assert here in ("_version", "__main__") or floor and int(floor.group(1)) == FLOORS[here]
+
+
+@pytest.mark.parametrize("door", sorted(DOORS_TO_EXPORT))
+def test_export_is_imported_inside_functions_only(door):
+    tree = ast.parse((PACKAGE / door).read_text())
+    top = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = {alias.name for node in top for alias in node.names}
+    assert "export" not in names and not any("export" in ast.unparse(node) for node in top)
 
 
 def test_every_folder_of_the_house_is_on_the_map():

@@ -1,0 +1,199 @@
+"""Room 3: the exported files: the graph, weights too large for it, and a manifest beside them.
+
+out.onnx           the graph; its metadata holds versions, concepts -> latents, the weights' SHA-256
+out.onnx.data      the weights, where they come to more than `LARGEST_INSIDE`
+out.onnx.json      sizes and SHA-256 of the files, external item ids and titles by position
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cfsae_fast._version import __version__
+from cfsae_fast.errors import ModelFormatError, require_extra
+from cfsae_fast.export.graph import Plan, build
+from cfsae_fast.io import read_json, write_json
+from cfsae_fast.recommender import SteerableRecommender
+from cfsae_fast.recommender.fitted import Fitted
+
+FORMAT, FORMAT_VERSION = "cfsae_onnx", 1
+LARGEST_INSIDE = 1 << 30  # bytes; protobuf ends at 2 GB, and parsing costs a copy
+OPSETS = range(18, 22)  # onnxruntime 1.20 reads up to 21; ReduceMean takes its axes from 18 on
+MODES = ("residual", "reconstruct")
+
+
+class Manifest(NamedTuple):
+    """What stands beside an exported model. item_ids, titles: by position; concepts: name ->
+    {"latents": [...], "weights": [...]}; files: name -> {"bytes": ..., "sha256": ...}."""
+
+    package: str
+    mode: str
+    cfae: str
+    sae: str
+    n_items: int
+    n_latents: int
+    item_ids: list[Any]
+    titles: list[str] | None
+    concepts: dict[str, Any]
+    files: dict[str, Any]
+
+
+def to_onnx(
+    recommender: SteerableRecommender | Fitted,
+    path: str | os.PathLike,
+    *,
+    precision: str = "fp32",
+    mode: str = "residual",
+    folded: bool = False,
+    opset: int = 18,
+    with_code: bool = False,
+) -> Path:
+    """Write history and knobs -> top-N as one ONNX graph, with its manifest at `path`.json.
+
+    Inputs: items (nnz,), offsets (B + 1,) int64; with defaults: knob_latents, knob_weights,
+    knob_kinds (0 mix, 1 scale, 2 add, 3 add in units of the code's sum) (m,), knob_offsets (B + 1,)
+    or (2,) for all rows, alpha (multiplies mix weights; 1), deny (positions), n (10). Outputs: ids
+    (B, n) int64 positions padded with -1, scores (B, n) padded with -inf; with_code: code_indices,
+    code_values (B, width) before steering. Models made by `wrap` answer for histories, not for
+    stored users.
+
+    Raises:
+        ValueError: an argument is none of those possible.
+        MissingExtraError: onnx is not installed (extra "onnx").
+    """
+    onnx = require_extra("onnx", extra="onnx", purpose="export to ONNX")
+    fitted = recommender if isinstance(recommender, Fitted) else recommender.fitted
+    _check(precision, mode, folded, opset)
+    model = build(fitted, Plan(mode, opset, with_code))
+    concepts = _concepts(fitted)
+    for key, value in _metadata(fitted, mode, model, concepts).items():
+        entry = model.metadata_props.add()
+        entry.key, entry.value = key, value
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    listed = _write(onnx, model, path)
+    content = {
+        "format": FORMAT,
+        "version": FORMAT_VERSION,
+        "package": __version__,
+        "mode": mode,
+        "cfae": fitted.cfae.kind,
+        "sae": fitted.sae.kind,
+        "n_items": fitted.cfae.n_items,
+        "n_latents": fitted.sae.n_latents,
+        "item_ids": fitted.item_ids.values.tolist(),
+        "titles": None if fitted.titles is None else [str(title) for title in fitted.titles],
+        "concepts": concepts,
+        "files": listed,
+    }
+    write_json(manifest_path(path), content)
+    return path
+
+
+def manifest_path(path: str | os.PathLike) -> Path:
+    """Where the manifest of an exported model stands."""
+    path = Path(path)
+    return path.with_name(path.name + ".json")
+
+
+def read_manifest(path: str | os.PathLike, *, verify: bool = True) -> Manifest:
+    """The manifest of an exported model; verify: read its files and compare their checksums.
+
+    Raises:
+        ModelFormatError: missing, foreign, newer, or a file is not what was written.
+    """
+    path = Path(path)
+    content = read_json(manifest_path(path))
+    if content.get("format") != FORMAT or content.get("version") != FORMAT_VERSION:
+        raise ModelFormatError(
+            f"{manifest_path(path)} must be a manifest of format {FORMAT} {FORMAT_VERSION}, got "
+            f"{content.get('format')!r} {content.get('version')!r}; export again"
+        )
+    try:
+        manifest = Manifest(**{name: content[name] for name in Manifest._fields})
+    except KeyError as error:
+        raise ModelFormatError(f"{manifest_path(path)} must hold {error}, found none") from error
+    for name, entry in manifest.files.items() if verify else ():
+        if Path(name).name != name:
+            raise ModelFormatError(f"{manifest_path(path)} names {name!r}, which is no file name")
+        _verify(path.with_name(name), entry)
+    return manifest
+
+
+def _check(precision: str, mode: str, folded: bool, opset: int) -> None:
+    if precision != "fp32":
+        raise ValueError(f"precision must be 'fp32', got {precision!r}")
+    if mode not in MODES:
+        raise ValueError(f"mode must be one of {MODES}, got {mode!r}")
+    if opset not in OPSETS:
+        raise ValueError(f"opset must be in [{OPSETS[0]}, {OPSETS[-1]}], got {opset!r}")
+    if folded:
+        raise ValueError("folded must be False, got True; folded graphs are not exported yet")
+
+
+def _concepts(fitted: Fitted) -> dict[str, Any]:
+    if fitted.concepts is None:
+        return {}
+    return {
+        concept.name: {"latents": concept.latents.tolist(), "weights": concept.weights.tolist()}
+        for concept in fitted.concepts
+    }
+
+
+def _metadata(fitted: Fitted, mode: str, model: Any, concepts: dict) -> dict[str, str]:
+    weights = hashlib.sha256()
+    for tensor in model.graph.initializer:
+        weights.update(tensor.name.encode())
+        weights.update(tensor.raw_data)
+    return {
+        "cfsae.format": str(FORMAT_VERSION),
+        "cfsae.package": __version__,
+        "cfsae.mode": mode,
+        "cfsae.cfae": fitted.cfae.kind,
+        "cfsae.sae": fitted.sae.kind,
+        "cfsae.concepts": json.dumps(concepts, ensure_ascii=False),
+        "cfsae.weights_sha256": weights.hexdigest(),
+    }
+
+
+def _write(onnx: Any, model: Any, path: Path) -> dict[str, Any]:
+    """Write graph and weights beside their places, then move them there; sizes and checksums."""
+    data = path.name + ".data"
+    size = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+        fresh = Path(folder)
+        options: dict[str, Any] = {}
+        if size > LARGEST_INSIDE:
+            options = {"save_as_external_data": True, "location": data}
+        onnx.save_model(model, str(fresh / path.name), **options)
+        listed = {}
+        for file in sorted(fresh.iterdir(), reverse=True):  # the weights before their graph
+            with file.open("rb") as stream:
+                digest = _sha(stream)
+            listed[file.name] = {"bytes": file.stat().st_size, "sha256": digest.hexdigest()}
+            file.chmod(0o644)
+            os.replace(file, path.with_name(file.name))
+    if data not in listed:
+        path.with_name(data).unlink(missing_ok=True)
+    return listed
+
+
+def _verify(file: Path, entry: dict[str, Any]) -> None:
+    if not file.exists():
+        raise ModelFormatError(f"{file} is missing; export again")
+    with file.open("rb") as stream:
+        found = _sha(stream).hexdigest()
+    if found != entry.get("sha256"):
+        raise ModelFormatError(f"{file} is not what was exported; restore it or export again")
+
+
+def _sha(stream: Any) -> Any:
+    digest = hashlib.sha256()
+    while block := stream.read(1 << 20):
+        digest.update(block)
+    return digest
