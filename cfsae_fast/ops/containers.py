@@ -10,6 +10,8 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Any, NamedTuple
 
+import numpy as np
+
 Array = Any  # numpy.ndarray or torch.Tensor; the ops take either and answer in kind
 
 PADDING = -1  # index of an empty slot in a code or a recommendation
@@ -25,6 +27,16 @@ class Rows(NamedTuple):
     offsets: Array
     items: Array
     values: Array | None = None
+
+    def take(self, positions: np.ndarray) -> Rows:
+        """The rows (of arrays) at `positions`, in that order, copied."""
+        starts = self.offsets[positions]
+        counts = self.offsets[positions + 1] - starts
+        offsets = np.zeros(len(positions) + 1, dtype=np.int64)
+        np.cumsum(counts, out=offsets[1:])
+        entries = np.repeat(starts - offsets[:-1], counts) + np.arange(offsets[-1])
+        values = None if self.values is None else self.values[entries]
+        return Rows(offsets, self.items[entries], values)
 
 
 class Code(NamedTuple):

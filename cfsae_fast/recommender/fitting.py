@@ -19,7 +19,6 @@ from cfsae_fast.ids import Ids
 from cfsae_fast.inference import CFAENetwork
 from cfsae_fast.ops import Rows
 from cfsae_fast.recommender.fitted import Fitted
-from cfsae_fast.recommender.inputs import take_rows
 from cfsae_fast.recommender.labelling import label
 
 FEWEST_USERS = 2
@@ -187,7 +186,7 @@ def _mean_embedding(network: CFAENetwork, rows: Rows) -> np.ndarray:
     users = np.flatnonzero(np.diff(rows.offsets) > 0)
     total = np.zeros(network.d)
     for first in range(0, len(users), CHUNK):
-        part = take_rows(rows, users[first : first + CHUNK])
+        part = rows.take(users[first : first + CHUNK])
         total += network.encode(part).sum(axis=0, dtype=np.float64)
     return (total / max(len(users), 1)).astype(np.float32)
 

@@ -27,21 +27,11 @@ class Request(NamedTuple):
     single: bool
 
 
-def take_rows(rows: Rows, positions: np.ndarray) -> Rows:
-    """The rows at `positions`, in that order (weights are dropped: histories are sets)."""
-    starts, stops = rows.offsets[positions], rows.offsets[positions + 1]
-    counts = stops - starts
-    offsets = np.zeros(len(positions) + 1, dtype=np.int64)
-    np.cumsum(counts, out=offsets[1:])
-    at = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], counts)
-    return Rows(offsets, np.ascontiguousarray(rows.items[at], dtype=np.int32))
-
-
 def take(request: Request, first: int, last: int) -> Request:
     """Rows first..last - 1 of a request (fewer at its end)."""
     wanted = np.arange(first, min(last, len(request.rows.offsets) - 1))
     users = None if request.users is None else request.users[wanted]
-    return Request(take_rows(request.rows, wanted), users, request.single)
+    return Request(request.rows.take(wanted), users, request.single)
 
 
 def rows_of(histories: Sequence[np.ndarray]) -> Rows:
@@ -69,7 +59,7 @@ def of_users(users: Any, user_ids: Ids, stored: Rows) -> Request:
         missing = wanted[int(np.flatnonzero(positions < 0)[0])]
         error = user_ids.unknown(missing, others=int((positions < 0).sum()) - 1)
         raise type(error)(f"{error}; for a new user pass histories=[item ids]")
-    return Request(take_rows(stored, positions), positions, single)
+    return Request(stored.take(positions), positions, single)
 
 
 def of_histories(histories: Any, item_ids: Ids, *, unknown: str) -> Request:

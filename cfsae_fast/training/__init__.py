@@ -4,7 +4,7 @@ Station: interactions -> CFAE (stage 1), embeddings -> SAE (stage 2); never part
 """
 
 from cfsae_fast.training.loop import History, Validation, train
-from cfsae_fast.training.samplers import ArraySampler, EmbeddingSampler, RowSampler, take_rows
+from cfsae_fast.training.samplers import ArraySampler, EmbeddingSampler, RowSampler
 from cfsae_fast.training.stages import embed, fit_cfae, fit_sae
 from cfsae_fast.training.validation import HeldOut, ndcg_of
 
@@ -19,6 +19,5 @@ __all__ = [
     "fit_cfae",
     "fit_sae",
     "ndcg_of",
-    "take_rows",
     "train",
 ]

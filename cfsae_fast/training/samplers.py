@@ -60,7 +60,7 @@ class RowSampler:
         return to_tensors(self._drawn(step), self.device)
 
     def _drawn(self, step: int) -> Rows:
-        return take_rows(self.rows, self._used[self._order.positions(step)])
+        return self.rows.take(self._used[self._order.positions(step)])
 
 
 class EmbeddingSampler(RowSampler):
@@ -105,17 +105,6 @@ class ArraySampler:
     def batch(self, step: int) -> Tensor:
         taken = self.array[np.sort(self._order.positions(step))]
         return torch.from_numpy(taken).to(self.device)
-
-
-def take_rows(rows: Rows, positions: np.ndarray) -> Rows:
-    """Rows (arrays) at `positions`, in that order, copied."""
-    starts = rows.offsets[positions]
-    counts = rows.offsets[positions + 1] - starts
-    offsets = np.zeros(len(positions) + 1, dtype=np.int64)
-    np.cumsum(counts, out=offsets[1:])
-    entries = np.repeat(starts - offsets[:-1], counts) + np.arange(offsets[-1])
-    values = None if rows.values is None else rows.values[entries]
-    return Rows(offsets, rows.items[entries], values)
 
 
 def part_of_rows(rows: Rows, min_share: float, generator: np.random.Generator) -> Rows:

@@ -30,7 +30,6 @@ from cfsae_fast.training.samplers import (
     ArraySampler,
     EmbeddingSampler,
     RowSampler,
-    take_rows,
     to_tensors,
 )
 from cfsae_fast.training.validation import BLOCK, HeldOut, watch_array, watch_cfae, watch_sae
@@ -133,7 +132,7 @@ def embed(cfae: CFAE, rows: Rows) -> np.ndarray:
     device, out = str(cfae.items.device), np.empty((len(rows.offsets) - 1, cfae.d), np.float32)
     with torch.no_grad():
         for low in range(0, len(out), BLOCK):
-            taken = take_rows(rows, np.arange(low, min(low + BLOCK, len(out))))
+            taken = rows.take(np.arange(low, min(low + BLOCK, len(out))))
             out[low : low + BLOCK] = cfae.encode(to_tensors(taken, device)).cpu().numpy()
     return out
 
@@ -173,7 +172,7 @@ def _fit_on_users(cfae, rows, sae_config, config, validation):
             **options,
         )
     else:
-        used = take_rows(rows, np.flatnonzero(np.diff(rows.offsets)))
+        used = rows.take(np.flatnonzero(np.diff(rows.offsets)))
         sampler = ArraySampler(_checked(embed(cfae, used)), config.batch_size, **options)
     digest = _digest(*rows, *[one.detach().cpu().numpy() for one in cfae.parameters()])
     return sampler, cfae.d, watch_sae(cfae, validation, config.monitor), digest

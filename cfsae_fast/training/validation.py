@@ -17,7 +17,7 @@ from cfsae_fast.models import CFAE, SparseAutoencoder
 from cfsae_fast.ops.containers import Rows
 from cfsae_fast.training.loop import Validation
 from cfsae_fast.training.randomness import torch_generator
-from cfsae_fast.training.samplers import take_rows, to_tensors
+from cfsae_fast.training.samplers import to_tensors
 
 BLOCK = 1024  # users at a time
 CUT = 20  # nDCG@20, the cut-off that the published results use
@@ -42,12 +42,12 @@ def ndcg_of(
     values = []
     with torch.no_grad():
         for block in _blocks(len(held_out.inputs.offsets) - 1):
-            seen = to_tensors(take_rows(held_out.inputs, block), device)
+            seen = to_tensors(held_out.inputs.take(block), device)
             embedding = model.encode(seen)
             if through is not None:
                 embedding = through(embedding)
             top = model.recommend(embedding, CUT, seen=seen).ids.cpu().numpy()
-            values.append(metrics.ndcg_at(top, take_rows(held_out.targets, block), CUT))
+            values.append(metrics.ndcg_at(top, held_out.targets.take(block), CUT))
     return metrics.estimate(np.concatenate(values)).mean if values else float("nan")
 
 
@@ -104,7 +104,7 @@ def _mean_loss(model, batches) -> float:
 
 def _row_batches(model: CFAE, rows: Rows) -> Iterator[Rows]:
     for block in _blocks(len(rows.offsets) - 1):
-        yield to_tensors(take_rows(rows, block), str(model.items.device))
+        yield to_tensors(rows.take(block), str(model.items.device))
 
 
 def _blocks(count: int) -> Iterator[np.ndarray]:

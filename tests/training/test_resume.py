@@ -25,7 +25,7 @@ def run(stage, run_dir, resume=False):
     torch.set_num_threads(1)
     rng = np.random.default_rng(0)
     rows = Rows(np.arange(0, 505, 5), rng.integers(0, 40, 500).astype(np.int32))
-    held = HeldOut(*[samplers.take_rows(rows, np.arange(a, a + 20)) for a in (0, 20)])
+    held = HeldOut(*[rows.take(np.arange(a, a + 20)) for a in (0, 20)])
     config = TrainConfig(epochs=6, batch_size=10, lr=0.01, lr_decay="cosine", patience=5)
     options = dict(validation=held, run_dir=run_dir, resume=resume)
     if stage != "sae":

@@ -13,7 +13,6 @@ from cfsae_fast.training.samplers import (
     EmbeddingSampler,
     RowSampler,
     part_of_rows,
-    take_rows,
 )
 
 
@@ -34,7 +33,7 @@ HISTORIES = st.lists(st.lists(st.integers(0, 30), max_size=6), min_size=1, max_s
 @settings(deadline=None, max_examples=50)
 def test_take_rows_takes_rows(histories, data, values):
     picked = data.draw(st.lists(st.integers(0, len(histories) - 1), max_size=8))
-    taken = take_rows(rows_of(histories, values=values), np.array(picked, dtype=np.int64))
+    taken = rows_of(histories, values=values).take(np.array(picked, dtype=np.int64))
     assert histories_of(taken) == [histories[at] for at in picked]
     if values:
         np.testing.assert_array_equal(taken.values, taken.items + 0.5)
