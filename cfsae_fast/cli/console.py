@@ -23,7 +23,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON f
 
 def note(text: str) -> None:
     """One line for the person who watches (stderr)."""
-    err.print(text, style="dim")
+    err.print(text, style="dim", soft_wrap=True)
 
 
 def print_json(content: Any) -> None:

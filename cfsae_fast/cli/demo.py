@@ -47,14 +47,14 @@ def demo(folder: Path, source: str | None, seed: int) -> None:
     dataset, said = (
         default_dataset(tags="both") if source is None else (load(source, tags="both"), source)
     )
-    out.print(f"[bold]Data[/bold]: {said}")
+    out.print(f"[bold]Data[/bold]: {said}", soft_wrap=True)
     note(dataset.licence.splitlines()[0] if dataset.licence else "no licence is stated")
     model, cut, metrics = train_on(dataset, SETTINGS, folder, seed=seed)
     trained = time.perf_counter()
     knobs = judge_knobs(model.fitted, cut, min_items=COMMON)
     shown = show_user(model, cut, knobs) if knobs else {}
     if knobs:
-        show_knobs(sorted(knobs, key=lambda one: -one.n_items)[:12], metrics["n"])
+        show_knobs(knobs, metrics["n"])
     show_metrics(metrics)
     seconds = {"train": trained - started, "all": time.perf_counter() - started}
     content = {
@@ -70,7 +70,8 @@ def demo(folder: Path, source: str | None, seed: int) -> None:
         f"{folder / 'model'}, the metrics in {folder / 'metrics.json'}. Now try:\n"
         f"  cfsae concepts {folder / 'model'}\n"
         f"  cfsae steer {folder / 'model'} --user {shown.get('user', 'ID')} "
-        f'"{shown.get("boost", "CONCEPT")}={BOOST}"'
+        f'"{shown.get("boost", "CONCEPT")}={BOOST}"',
+        soft_wrap=True,
     )
 
 

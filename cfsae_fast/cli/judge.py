@@ -66,10 +66,14 @@ def show_knobs(knobs: list[evaluation.Obedience], n: int) -> None:
     """One line per concept: its share in the top-n as the knob turns."""
     alphas = [f"{alpha:g}" for alpha in knobs[0].alphas]
     rows = [
-        [x.concept, x.n_items, *x.shares, x.rank_correlation, x.suppressed]
+        [x.concept, x.n_items, *map(_percent, (*x.shares, x.suppressed))]
         for x in sorted(knobs, key=lambda one: -one.n_items)
     ]
-    columns = ["concept", "items", *alphas, "Spearman", "suppressed"]
-    table(f"Share of the concept in the top-{n} by alpha", columns, rows)
+    columns = ["concept", "items", *alphas, "suppressed"]
+    table(f"Share of the concept in the top-{n} as its boost rises", columns, rows)
     monotone = np.mean([x.rank_correlation > 0.9 for x in knobs])
     note(f"{monotone:.0%} of {len(knobs)} concepts rise with alpha (Spearman above 0.9)")
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}".rjust(4)
