@@ -18,7 +18,7 @@ FLOORS = {
     "models": 3,
     "training": 4,
     "recommender": 5,
-    "evaluation": 6,
+    "evaluation": 6, "serving": 6,
     "cli": 7,
     "__main__": 8,
 }  # fmt: skip

@@ -73,7 +73,7 @@ def make_fitted(
     return Fitted(
         cfae=make_cfae(cfae, rng, n_items, d),
         sae=make_sae(sae, rng, n_latents, d),
-        user_ids=Ids(["u0"]),
+        user_ids=Ids(["u0"], what="user"),
         item_ids=Ids([f"i{at}" for at in range(n_items)]),
         histories=Rows(np.array([0, 2]), np.array([1, 4], dtype=np.int32)),
         cold=normal(rng, d),

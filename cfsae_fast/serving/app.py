@@ -1,0 +1,156 @@
+"""Floor 6: the FastAPI application around one recommender.
+
+Station: the last line of the story, asked over HTTP. The model is chosen when the server starts;
+no client names a file or a model.
+"""
+
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+import numpy as np
+from fastapi import Body, FastAPI, Query, Request
+from fastapi.responses import JSONResponse, PlainTextResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from cfsae_fast._version import __version__
+from cfsae_fast.recommender import Recommendations, SteerableRecommender
+from cfsae_fast.serving import bodies
+from cfsae_fast.serving.guards import Guards, Meters
+from cfsae_fast.serving.limits import Busy, Gate, Limits
+
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"model": bodies.Problem}
+    for status in (400, 401, 413, 422, 503, 504)  # what any request may meet
+}
+PATHS = {"/recommend", "/concepts", "/items", "/healthz", "/metrics", "/openapi.json", "/docs"}
+
+
+def make_app(
+    recommender: SteerableRecommender, limits: Limits | None = None, *, key: str | None = None
+) -> FastAPI:
+    """The application: POST /recommend, GET /concepts, /items, /healthz, /metrics.
+
+    key: what clients must send as X-API-Key (None: nothing). Wrong requests get 4xx with `detail`,
+    503 says that the queue is full, 504 that the answer took longer than the limit.
+    """
+    limits = limits or Limits()
+    gate, meters = Gate(limits), Meters()
+    meters.inside.set_function(lambda: gate.inside)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        gate.close()
+
+    app = FastAPI(title="cfsae_fast", version=__version__, lifespan=lifespan)
+    app.add_middleware(Guards, key=key, body=limits.body, meters=meters, paths=PATHS)
+    _translate_errors(app)
+    _serve_recommendations(app, recommender, limits, gate)
+    _serve_catalogue(app, recommender)
+
+    @app.get("/metrics", response_class=PlainTextResponse, responses=REFUSALS)
+    async def metrics() -> PlainTextResponse:
+        """Counts and times for Prometheus."""
+        return PlainTextResponse(generate_latest(meters.registry), media_type=CONTENT_TYPE_LATEST)
+
+    return app
+
+
+def _translate_errors(app: FastAPI) -> None:
+    async def wrong(_: Request, error: Exception) -> JSONResponse:
+        return JSONResponse({"detail": str(error)}, 422)
+
+    async def busy(_: Request, __: Exception) -> JSONResponse:
+        words = "all workers are busy and the queue is full; try again"
+        return JSONResponse({"detail": words}, 503, {"Retry-After": "1"})
+
+    async def late(_: Request, __: Exception) -> JSONResponse:
+        return JSONResponse({"detail": "the answer took too long; ask for less at once"}, 504)
+
+    for kind in (ValueError, OverflowError):
+        app.add_exception_handler(kind, wrong)
+    app.add_exception_handler(Busy, busy)
+    app.add_exception_handler(TimeoutError, late)
+
+
+def _serve_recommendations(
+    app: FastAPI, recommender: SteerableRecommender, limits: Limits, gate: Gate
+) -> None:
+    question = bodies.question(limits)
+
+    @app.post("/recommend", response_model=bodies.Answer, responses=REFUSALS)
+    async def recommend(asked: Annotated[question, Body()]) -> dict[str, Any]:
+        """Top-n of histories or stored users, steered by knobs."""
+        given = asked.model_dump()
+        found = await gate.run(lambda: _answer(recommender, given))
+        return {"results": found}
+
+
+def _answer(recommender: SteerableRecommender, asked: dict[str, Any]) -> list[list[dict]]:
+    rows = asked["users"] if asked["histories"] is None else asked["histories"]
+    if rows == []:  # an empty list of histories is one empty history to the library
+        return []
+    found = recommender.recommend(**asked, threads=1)
+    return [
+        _entries(recommender, Recommendations(ids, scores))
+        for ids, scores in zip(found.ids, found.scores, strict=True)
+    ]
+
+
+def _entries(recommender: SteerableRecommender, found: Recommendations) -> list[dict]:
+    fitted = recommender.fitted
+    kept = np.isfinite(found.scores)
+    positions = fitted.item_ids.index(found.ids[kept])
+    return [
+        {"item": item, "title": fitted.title(int(at)), "score": float(score)}
+        for item, at, score in zip(
+            found.ids[kept].tolist(), positions, found.scores[kept], strict=True
+        )
+    ]
+
+
+def _serve_catalogue(app: FastAPI, recommender: SteerableRecommender) -> None:
+    fitted = recommender.fitted
+    limit_query = Query(ge=1, le=1000)
+
+    @app.get("/concepts", response_model=list[bodies.ConceptEntry], responses=REFUSALS)
+    async def concepts(
+        search: Annotated[str | None, Query(max_length=200)] = None,
+        limit: Annotated[int, limit_query] = 100,
+    ) -> list[dict]:
+        """Concepts that may stand in steer, those on most items first."""
+        if fitted.concepts is None:
+            return []
+        return [
+            {"name": one.name, "n_items": one.n_items, "latents": one.latents.tolist()}
+            for one in fitted.concepts.browse(search)[:limit]
+        ]
+
+    @app.get("/items", response_model=list[bodies.ItemEntry], responses=REFUSALS)
+    async def items(
+        search: Annotated[str | None, Query(max_length=200)] = None,
+        limit: Annotated[int, limit_query] = 100,
+        offset: Annotated[int, Query(ge=0, le=2**31)] = 0,
+    ) -> list[dict]:
+        """Items of the catalogue whose title (or id, where there are no titles) holds `search`."""
+        ids, titles = fitted.item_ids.values, fitted.titles
+        shown = ids.astype(str) if titles is None else np.asarray(titles, dtype=str)
+        at = np.arange(len(ids))
+        if search is not None:
+            at = np.flatnonzero(np.char.find(np.char.lower(shown), search.lower()) >= 0)
+        return [
+            {"item": ids[one].item(), "title": fitted.title(int(one))}
+            for one in at[offset : offset + limit]
+        ]
+
+    @app.get("/healthz", response_model=bodies.Health)
+    async def healthz() -> dict[str, Any]:
+        """That the model is loaded."""
+        concepts = 0 if fitted.concepts is None else len(fitted.concepts)
+        return {
+            "status": "ok",
+            "model": fitted.cfae.kind,
+            "items": len(fitted.item_ids),
+            "concepts": concepts,
+        }
