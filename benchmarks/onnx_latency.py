@@ -110,7 +110,8 @@ def _one_batch(
     model: SteerableRecommender, sessions: dict, sizes: Sizes, batch: int, seconds: float, most: int
 ) -> list[dict[str, Any]]:
     rng = np.random.default_rng(batch)
-    histories = [rng.choice(sizes.n_items, HISTORY, replace=False).tolist() for _ in range(batch)]
+    length = min(HISTORY, sizes.n_items // 2)
+    histories = [rng.choice(sizes.n_items, length, replace=False).tolist() for _ in range(batch)]
     asked = export.feeds(model, histories, n=N, steer=WISH)
     asks: dict[str, Callable[[], Any]] = {
         f"graph={graph}": lambda one=session: one.run(["ids", "scores"], asked)
