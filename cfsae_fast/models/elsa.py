@@ -17,21 +17,32 @@ from cfsae_fast.models.item_head import cosine_head, entries
 from cfsae_fast.models.unit_rows import normalize_rows_, project_gradient_, random_directions
 from cfsae_fast.ops.containers import Rows
 
+# Adam moves every weight by about lr; lengths may change by this factor more (log scale) per step.
+LENGTH_PACE = 10.0
+
 
 class ELSA(CFAE):
-    """embedding = x A and scores = embedding A^T, with unit rows a_i of A (I, d).
+    """embedding = x A and scores = embedding A^T, with row a_i of A (I, d) for item i.
 
-    Loss: mean over rows of || y/||y|| - x/||x|| ||^2, y = relu(x A A^T - x). The -x takes out what
-    each item says of itself, as A A^T has ones on its diagonal; it belongs to the loss only.
-    Rows of A are scaled back to length 1 after every step, so saved weights have unit rows
-    (the published code leaves them one step off).
+    Loss: mean over rows of || y/||y|| - x/||x|| ||^2, y = relu(x' A A^T - x' o diag(A A^T)), where
+    x' is x thinned by dropout. What is taken off is what each item says of itself; it belongs to
+    the loss only. a_i = length_i * direction_i; directions are scaled back to length 1 after every
+    step (the published code leaves them one step off). config.item_lengths "unit" keeps all lengths
+    at 1, which is the published model; "learned" lets rare items speak quietly.
     """
 
     item_bias = None
 
     def __init__(self, n_items: int, config: CFAEConfig, *, generator: torch.Generator) -> None:
         super().__init__(n_items, config)
-        self.items = nn.Parameter(random_directions(n_items, config.d, generator))
+        self.directions = nn.Parameter(random_directions(n_items, config.d, generator))
+        learned = config.item_lengths == "learned"
+        self.log_lengths = nn.Parameter(torch.zeros(n_items)) if learned else None
+
+    @property
+    def items(self) -> Tensor:
+        """The matrix A (I, d)."""
+        return self.directions if self.log_lengths is None else self._lengths() * self.directions
 
     def encode(self, rows: Rows) -> Tensor:
         return ops.encode_rows(rows, self.items)
@@ -43,15 +54,21 @@ class ELSA(CFAE):
         self, rows: Rows, *, generator: torch.Generator, step: int
     ) -> tuple[Tensor, dict[str, Tensor]]:
         inputs = thin(rows, self.config.input_dropout, generator) if self.training else rows
-        loss = cosine_head(self.encode(inputs), self.items, entries(inputs), entries(rows)).mean()
+        items, own = self.items, entries(inputs)
+        if self.log_lengths is not None:
+            own = own._replace(value=own.value * self._lengths()[own.item, 0].square())
+        loss = cosine_head(ops.encode_rows(inputs, items), items, own, entries(rows)).mean()
         return loss, {"loss": loss.detach()}
 
     def before_step(self) -> None:
-        project_gradient_(self.items)
+        project_gradient_(self.directions)
 
     def after_step(self) -> None:
-        normalize_rows_(self.items)
+        normalize_rows_(self.directions)
 
     def network(self) -> CFAENetwork:
         items = to_numpy(self.items)
         return CFAENetwork(kind="elsa", item_weight=items, items=items)
+
+    def _lengths(self) -> Tensor:
+        return torch.exp(LENGTH_PACE * self.log_lengths)[:, None]

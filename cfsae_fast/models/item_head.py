@@ -50,14 +50,15 @@ def cosine_head(
 ) -> Tensor:
     """ELSA's loss per row: || y/||y|| - t/||t|| ||^2 with y = relu(embedding @ items.T - x).
 
-    embedding (B, d), items (I, d), inputs x and targets t sparse (B, I) -> (B,). A row of y or t
-    that is zero counts as a zero vector (no NaN) and passes no gradient on.
+    embedding (B, d), items (I, d), inputs x (what each item says of itself) and targets t sparse
+    (B, I) -> (B,). Gradient goes to embedding, items and inputs.value. A row of y or t that is zero
+    counts as a zero vector (no NaN) and passes no gradient on.
     Source: Vancura et al. 2022, "Scalable Linear Shallow Autoencoder" (ELSA), eq. 4.
     """
     width = _tile_width(len(embedding), len(items), tile_elements)
     norms = row_norms(targets.value, targets.row, len(embedding))
     unit = targets.value / norms.clamp_min(torch.finfo(norms.dtype).tiny)[targets.row]
-    return _CosineHead.apply(embedding, items, inputs, targets._replace(value=unit), width)
+    return _CosineHead.apply(embedding, items, *inputs, targets._replace(value=unit), width)
 
 
 def multinomial_head(
@@ -79,8 +80,8 @@ def multinomial_head(
 
 class _CosineHead(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, embedding, items, inputs, targets, width):
-        dtype = _product_dtype(embedding)
+    def forward(ctx, embedding, items, row, item, value, targets, width):
+        inputs, dtype = Entries(row, item, value), _product_dtype(embedding)
         squares, dots = (embedding.new_zeros(len(embedding)) for _ in range(2))
         for low, high in _tiles(len(items), width):
             y = _elsa_scores(embedding, items[low:high], _within(inputs, low, high), dtype)
@@ -104,6 +105,7 @@ class _CosineHead(torch.autograd.Function):
         on_scores = 2 * grad * cosine * scale.square()
         on_target = -2 * grad * scale
         to_embedding, to_items = torch.zeros_like(embedding), torch.zeros_like(items)
+        to_inputs = torch.zeros_like(inputs.value)
         for low, high in _tiles(len(items), ctx.width):
             y = ctx.only_tile
             if y is None:
@@ -114,7 +116,9 @@ class _CosineHead(torch.autograd.Function):
             _add_at(slope, row, item, pull)
             to_embedding += _product(slope, items[low:high], ctx.dtype)
             to_items[low:high] = _product(slope.T, embedding, ctx.dtype)
-        return to_embedding, to_items, None, None, None
+            here = _mask(inputs, low, high)
+            to_inputs[here] = -slope[inputs.row[here], inputs.item[here] - low]
+        return to_embedding, to_items, None, None, to_inputs, None, None
 
 
 class _MultinomialHead(torch.autograd.Function):
@@ -168,8 +172,12 @@ def _add_at(matrix: Tensor, row: Tensor, item: Tensor, value: Tensor) -> None:
 
 def _within(sparse: Entries, low: int, high: int) -> Entries:
     """The entries of items low..high-1, with items counted from low."""
-    here = (sparse.item >= low) & (sparse.item < high)
+    here = _mask(sparse, low, high)
     return Entries(sparse.row[here], sparse.item[here] - low, sparse.value[here])
+
+
+def _mask(sparse: Entries, low: int, high: int) -> Tensor:
+    return (sparse.item >= low) & (sparse.item < high)
 
 
 def _tile_width(n_rows: int, n_items: int, tile_elements: int) -> int:

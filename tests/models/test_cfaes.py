@@ -105,28 +105,49 @@ def test_damaged_tensors_are_refused():
                                  network.describe())  # fmt: skip
 
 
-def test_elsa_rows_are_unit_after_every_step_and_gradients_are_tangent():
-    cfae = trained("elsa", steps=5)
-    np.testing.assert_allclose(cfae.items.detach().norm(dim=1), 1.0, rtol=1e-6)
+@pytest.mark.parametrize("item_lengths", ["unit", "learned"])
+def test_elsa_directions_are_unit_after_every_step_and_gradients_tangent(item_lengths):
+    cfae = trained("elsa", steps=5, item_lengths=item_lengths)
+    directions = cfae.directions
+    np.testing.assert_allclose(directions.detach().norm(dim=1), 1.0, rtol=1e-6)
+    lengths = cfae.items.detach().norm(dim=1)
+    assert (lengths.max() - lengths.min() > 0.01) == (item_lengths == "learned")
     loss, _ = cfae.loss(tensors(checkerboard()[0]), generator=torch.Generator(), step=0)
     cfae.zero_grad()
     loss.backward()
-    radial = (cfae.items.grad * cfae.items).sum(dim=1).abs().max()
+    radial = (directions.grad * directions).sum(dim=1).abs().max()
     cfae.before_step()
     assert radial > 1e-4
-    assert (cfae.items.grad * cfae.items).sum(dim=1).abs().max() < 1e-6
+    assert (directions.grad * directions).sum(dim=1).abs().max() < 1e-6
 
 
-def test_elsa_loss_is_the_papers_formula():
-    cfae = make_cfae(N_ITEMS, CFAEConfig(model="elsa", d=8, dropout=0.0), seed=3)
-    rows = tensors(checkerboard()[0])
+@pytest.mark.parametrize("item_lengths", ["unit", "learned"])
+def test_elsa_loss_and_gradients_are_the_formula(item_lengths):
+    config = CFAEConfig(model="elsa", d=8, dropout=0.0, item_lengths=item_lengths)
+    cfae, rows = make_cfae(N_ITEMS, config, seed=3), tensors(checkerboard()[0])
+    weights = [cfae.directions]
+    if item_lengths == "learned":
+        with torch.no_grad():
+            cfae.log_lengths.copy_(torch.linspace(-0.1, 0.1, N_ITEMS))
+        weights += [cfae.log_lengths]
     x = torch.zeros(N_ITEMS, N_ITEMS)
     for user in range(N_ITEMS):
         x[user, rows.items[rows.offsets[user] : rows.offsets[user + 1]].long()] = 1
-    y = torch.relu(x @ cfae.items @ cfae.items.T - x)
-    want = (y / y.norm(dim=1, keepdim=True) - x / x.norm(dim=1, keepdim=True)).square().sum(1)
+    y = torch.relu(x @ cfae.items @ cfae.items.T - x * cfae.items.square().sum(dim=1))
+    unit = [one / one.norm(dim=1, keepdim=True) for one in (y, x)]
+    want = (unit[0] - unit[1]).square().sum(dim=1).mean()
     got, _ = cfae.loss(rows, generator=torch.Generator(), step=0)
-    torch.testing.assert_close(got, want.mean())
+    torch.testing.assert_close(got, want)
+    for one, other in zip(
+        torch.autograd.grad(got, weights), torch.autograd.grad(want, weights), strict=True
+    ):
+        # the tiles leave out x o diag's own slope along a direction, which the projection removes
+        radial = (one * weights[0]).sum(1, keepdim=True) if one.ndim == 2 else 0
+        radial_other = (other * weights[0]).sum(1, keepdim=True) if one.ndim == 2 else 0
+        torch.testing.assert_close(
+            one - radial * weights[0] if one.ndim == 2 else one,
+            other - radial_other * weights[0] if one.ndim == 2 else other,
+        )
 
 
 def test_multvae_loss_is_likelihood_plus_annealed_divergence():

@@ -55,8 +55,10 @@ def compare(got, want, weights):
 def test_cosine_head_is_the_dense_loss(tile_elements):
     embedding, items, _ = random_weights(0)
     inputs, targets = random_entries(1), random_entries(2)
+    inputs.value.requires_grad_()
     got = cosine_head(embedding, items, inputs, targets, tile_elements=tile_elements)
-    compare(got, dense_cosine(embedding, items, inputs, targets), [embedding, items])
+    want = dense_cosine(embedding, items, inputs, targets)
+    compare(got, want, [embedding, items, inputs.value])
 
 
 @pytest.mark.parametrize("tile_elements", TILES)
