@@ -1,8 +1,8 @@
 """Builds the package: drives CMake + Ninja over csrc/, which gives the module cfsae_fast._C
 and libcfsae_ort.so beside it, the custom ops for ONNX Runtime.
 
-The kernels of csrc/cuda are compiled where CFSAE_CUDA=1 asks for them; CFSAE_CUDA_ARCHS names
-architectures (default 80, whose PTX runs on every later one).
+The kernels of csrc/cuda are compiled where nvcc is found (CFSAE_CUDA=0 or 1 decides otherwise);
+CFSAE_CUDA_ARCHS names architectures (default 80, whose PTX runs on every later one).
 """
 
 from __future__ import annotations
@@ -36,8 +36,7 @@ def choose_cuda() -> tuple[bool, str]:
         return True, "CFSAE_CUDA=1"
     if nvcc is None:
         return False, "nvcc was not found on PATH"
-    # until the bindings reach the kernels, compiling them costs half a minute and gives nothing
-    return False, "no binding reaches the kernels yet; CFSAE_CUDA=1 compiles them"
+    return True, f"compiled by {nvcc}, not yet reached from Python"
 
 
 def tool(name: str) -> str:
@@ -66,7 +65,7 @@ class CMakeBuild(build_ext):
             "Python_EXECUTABLE": sys.executable,
             "pybind11_DIR": pybind11.get_cmake_dir(),
             "CFSAE_CUDA": "ON" if cuda else "OFF",
-            "CFSAE_CUDA_WHY": why,
+            "CFSAE_CUDA_WHY": why.replace(";", ","),  # CMake would read a list
             "CFSAE_CUDA_ARCHS": os.environ.get("CFSAE_CUDA_ARCHS", "80"),
             "CFSAE_VERSION": self.distribution.get_version(),
         }
