@@ -11,7 +11,7 @@ BIN     := $(VENV)/bin
 PIP     := $(BIN)/pip install -q --disable-pip-version-check
 ENGINE  := setup.py $(shell find csrc -type f 2>/dev/null)
 
-.PHONY: setup setup-dev demo test bench lint format clean
+.PHONY: setup setup-dev demo test bench gpu mutate-kernels lint format clean
 
 setup: $(VENV)/.engine
 
@@ -44,6 +44,16 @@ test: setup-dev
 
 bench: setup-dev
 	$(BIN)/python -m pytest benchmarks/micro --benchmark-only
+
+# on a machine with a GPU and nvcc: every kernel against the reference, there instead of emulated;
+# PYTHON needs numpy, torch and pytest
+gpu:
+	CFSAE_EMULATOR=gpu PYTHONPATH=. $(PYTHON) -m pytest -q tests/cuda_on_cpu/test_kernels.py
+	PYTHONPATH=. $(PYTHON) -m pytest -q tests/cuda_on_cpu/test_compiled.py
+
+# breaks the kernels one line at a time: do the tests notice? takes hours; SHARE=0.1 draws a tenth
+mutate-kernels: setup-dev
+	$(BIN)/python tests/cuda_on_cpu/mutants.py --share $(or $(SHARE),1.0)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

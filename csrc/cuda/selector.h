@@ -34,7 +34,6 @@ struct Selector {
       count = kept;
       floor = keys[kept - 1];
     }
-    __syncwarp();  // all have read the floor before anyone appends
   }
 };
 

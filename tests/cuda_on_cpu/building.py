@@ -37,9 +37,20 @@ def build(flavour: str = "checked", csrc: Path = ROOT / "csrc", name: str = "ker
     return _library(flavour, name, sorted((csrc / "cuda").glob("*.cu")), csrc)
 
 
-def build_planted() -> Path:
+def build_for_gpu() -> Path:
+    """The kernels compiled by nvcc for the GPU of this machine, behind the same door."""
+    target = ROOT / "build" / "cuda_on_cpu" / "gpu" / "kernels.so"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    sources = [*sorted((ROOT / "csrc" / "cuda").glob("*.cu")), HERE / "real_device.cu"]
+    flags = ["-O3", "-std=c++17", f"-I{ROOT / 'csrc'}", f"-I{HERE}", "-Xcompiler", "-fPIC"]
+    arch = os.environ.get("CFSAE_CUDA_ARCH", "native")
+    _run(["nvcc", f"-arch={arch}", *flags, "-shared", "-o", target, *sources, HERE / "door.cpp"])
+    return target
+
+
+def build_planted(flavour: str = "checked") -> Path:
     """The library of the kernels with planted bugs, for the emulator's own tests."""
-    return _library("checked", "planted", [HERE / "planted.cu"], ROOT / "csrc")
+    return _library(flavour, "planted", [HERE / "planted.cu"], ROOT / "csrc")
 
 
 def _library(flavour: str, name: str, kernels: list[Path], csrc: Path) -> Path:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import building
 import pytest
 import torch
@@ -14,7 +17,11 @@ from cfsae_fast.ops.containers import Code, Knobs, Rows, Stats
 def device() -> Device:
     if not building.has_compiler():
         pytest.skip("no C++ compiler")
-    return Device(building.build())
+    mutant = os.environ.get("CFSAE_CUDA_CSRC")  # set by mutants.py
+    if mutant:
+        return Device(building.build(csrc=Path(mutant), name="mutant"))
+    flavour = os.environ.get("CFSAE_EMULATOR", "checked")
+    return Device(building.build_for_gpu() if flavour == "gpu" else building.build(flavour))
 
 
 class Draw:

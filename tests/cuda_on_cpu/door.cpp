@@ -1,54 +1,12 @@
-// What Python calls through ctypes: the emulator's controls, and each op of api.h's cuda:: half
-// with its views passed by address. Returns the Status, or -1 with a message in door_message().
-#include <string>
-
-#include "api.h"
-#include "emulator/launch.h"
-#include "emulator/memory.h"
-
-namespace {
-
-std::string g_message;
-
-template <typename Body>
-int guarded(const Body& body) {
-  try {
-    const cfsae::Status status = body();
-    g_message = emulator::take_host_error();
-    return g_message.empty() ? static_cast<int>(status) : -1;
-  } catch (const emulator::Error& error) {
-    g_message = error.what();
-    emulator::take_host_error();
-    return -1;
-  }
-}
-
-}  // namespace
+// What Python calls through ctypes: each op of api.h's cuda:: half, its views passed by address.
+// Returns the Status, or -1 with a message in door_message().
+#include "door.h"
 
 extern "C" {
 
-const char* door_message() { return g_message.c_str(); }
-
-void door_begin(uint64_t seed, int64_t fail_launch) {
-  emulator::settings() = {};
-  emulator::settings().seed = seed;
-  emulator::settings().fail_launch = fail_launch;
-  emulator::device_memory().clear();
-}
-
-int64_t door_launches() { return emulator::settings().launches; }
-
-void* door_allocate(size_t bytes, size_t offset) {
-  return emulator::device_memory().allocate(bytes, offset);
-}
-
-void door_mark_written(const void* address, size_t bytes) {
-  emulator::device_memory().mark_written(address, bytes);
-}
-
 int door_encode_rows(const cfsae::RowsView* rows, const cfsae::Matrix* weight, const float* bias,
                      float* out, const cfsae::cuda::Execution* execution) {
-  return guarded([&] { return cfsae::cuda::encode_rows(*rows, *weight, bias, out, *execution); });
+  return door_run([&] { return cfsae::cuda::encode_rows(*rows, *weight, bias, out, *execution); });
 }
 
 int64_t door_encode_rows_backward_bytes(int64_t n_entries, int64_t n_items) {
@@ -59,7 +17,7 @@ int door_encode_rows_backward(const cfsae::RowsView* rows, int64_t n_entries,
                               const cfsae::Matrix* weight, const cfsae::Matrix* grad,
                               float* grad_weight, float* grad_bias, float* grad_values,
                               const cfsae::cuda::Execution* execution) {
-  return guarded([&] {
+  return door_run([&] {
     return cfsae::cuda::encode_rows_backward(*rows, n_entries, *weight, *grad, grad_weight,
                                              grad_bias, grad_values, *execution);
   });
@@ -75,7 +33,7 @@ int door_topk_encode(const cfsae::Matrix* embedding, const cfsae::Matrix* encode
                      const float* bias, const float* centre, const cfsae::CodeOut* code,
                      float* mean, float* std, int precision,
                      const cfsae::cuda::Execution* execution) {
-  return guarded([&] {
+  return door_run([&] {
     return cfsae::cuda::topk_encode(*embedding, *encoder, bias, centre, *code, mean, std,
                                     static_cast<cfsae::cuda::Precision>(precision), *execution);
   });
@@ -90,7 +48,7 @@ int door_topk_encode_backward(const cfsae::Matrix* embedding, const cfsae::Matri
                               const cfsae::StatsView* stats,
                               const cfsae::cuda::TopkEncodeGrads* grads,
                               const cfsae::cuda::Execution* execution) {
-  return guarded([&] {
+  return door_run([&] {
     return cfsae::cuda::topk_encode_backward(*embedding, *encoder, centre, *code, *stats, *grads,
                                              *execution);
   });
@@ -99,7 +57,7 @@ int door_topk_encode_backward(const cfsae::Matrix* embedding, const cfsae::Matri
 int door_sparse_decode(const cfsae::CodeView* code, const cfsae::Matrix* dictionary,
                        const float* bias, const cfsae::StatsView* stats, float* out,
                        const cfsae::cuda::Execution* execution) {
-  return guarded([&] {
+  return door_run([&] {
     return cfsae::cuda::sparse_decode(*code, *dictionary, bias, *stats, out, *execution);
   });
 }
@@ -113,7 +71,7 @@ int door_sparse_decode_backward(const cfsae::CodeView* code, const cfsae::Matrix
                                 const cfsae::Matrix* grad,
                                 const cfsae::cuda::SparseDecodeGrads* grads,
                                 const cfsae::cuda::Execution* execution) {
-  return guarded([&] {
+  return door_run([&] {
     return cfsae::cuda::sparse_decode_backward(*code, *dictionary, bias, *stats, *grad, *grads,
                                                *execution);
   });
@@ -121,7 +79,7 @@ int door_sparse_decode_backward(const cfsae::CodeView* code, const cfsae::Matrix
 
 int door_steer(const cfsae::CodeView* code, const cfsae::KnobsView* knobs, int64_t most_knobs,
                const cfsae::CodeOut* out, const cfsae::cuda::Execution* execution) {
-  return guarded([&] { return cfsae::cuda::steer(*code, *knobs, most_knobs, *out, *execution); });
+  return door_run([&] { return cfsae::cuda::steer(*code, *knobs, most_knobs, *out, *execution); });
 }
 
 int door_steer_decode(const cfsae::Matrix* embedding, const cfsae::CodeView* code,
@@ -129,7 +87,7 @@ int door_steer_decode(const cfsae::Matrix* embedding, const cfsae::CodeView* cod
                       const cfsae::Matrix* dictionary, const float* bias,
                       const cfsae::StatsView* stats, int mode, float* out,
                       const cfsae::cuda::Execution* execution) {
-  return guarded([&] {
+  return door_run([&] {
     return cfsae::cuda::steer_decode(*embedding, *code, *knobs, most_knobs, *dictionary, bias,
                                      *stats, static_cast<cfsae::DecodeMode>(mode), out, *execution);
   });
@@ -144,7 +102,7 @@ int64_t door_recommend_bytes(int64_t n_rows, int64_t dim, int64_t n_items, int64
 int door_recommend(const cfsae::Matrix* embedding, const cfsae::Matrix* items, const float* bias,
                    const cfsae::RowsView* seen, const uint8_t* allowed, const cfsae::CodeOut* out,
                    int precision, const cfsae::cuda::Execution* execution) {
-  return guarded([&] {
+  return door_run([&] {
     return cfsae::cuda::recommend(*embedding, *items, bias, seen, allowed, *out,
                                   static_cast<cfsae::cuda::Precision>(precision), *execution);
   });
@@ -152,7 +110,7 @@ int door_recommend(const cfsae::Matrix* embedding, const cfsae::Matrix* items, c
 
 int door_adam(const cfsae::cuda::Adam* adam, int64_t n, const float* grad, float* parameters,
               float* first, float* second, const cfsae::cuda::Execution* execution) {
-  return guarded(
+  return door_run(
       [&] { return cfsae::cuda::adam(*adam, n, grad, parameters, first, second, *execution); });
 }
 

@@ -71,6 +71,21 @@ def test_encode_rows_and_backward(device, seed):
     close(got[2][first:], want[2][first:])
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_gradients_of_entries_that_fill_many_tiles_of_the_sort(device, seed):
+    n_rows, n_items, dim = 3, 700, 2  # two passes of eight bits, several tiles of 2048 entries
+    draw = Draw(seed)
+    offsets = torch.tensor([0, 2500, 2500, 4800])
+    rows = Rows(offsets, draw.integers(n_items, 4800).to(torch.int32), draw.normal(4800))
+    grad = draw.normal(n_rows, dim)
+    begin(device, seed)
+    got = kernels.encode_rows_backward(device, rows, torch.zeros(n_items, dim), grad)[0]
+    owner = torch.repeat_interleave(torch.arange(n_rows), offsets.diff())
+    want = torch.zeros(n_items, dim).double()
+    want.index_add_(0, rows.items.long(), wide(rows.values)[:, None] * wide(grad)[owner])
+    close(got, want, 1e-4)
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 def test_sparse_decode_and_backward(device, seed):
     n_rows, n_latents, dim = ROWS[seed % len(ROWS)]

@@ -61,6 +61,8 @@ class DeviceMemory {
  public:
   static constexpr size_t kBytes = 64 << 20, kGap = 256;
 
+  DeviceMemory();
+
   // Poisoned memory that starts `offset` bytes after a 256-byte boundary.
   void* allocate(size_t bytes, size_t offset);
   void mark_written(const void* address, size_t bytes);
