@@ -172,3 +172,26 @@ def test_lookup_needs_no_scipy():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_top_is_boosted_and_all_is_reached():
+    found = ConceptMap(
+        names=("noir",),
+        offsets=np.array([0, 3]),
+        latents=np.array([5, 2, 7]),
+        weights=np.array([0.5, 0.25, 0.25]),
+        scores=np.array([1.0]),
+        counts=np.array([9]),
+        reasons={},
+        method="lift",
+        n_latents=8,
+        top=2,
+    )
+    latents, weights = found.target("noir")
+    assert latents.tolist() == [5, 2]
+    np.testing.assert_allclose(weights, [2 / 3, 1 / 3], rtol=1e-6)
+    assert found.reach("noir")[0].tolist() == [5, 2, 7]
+    again = ConceptMap.from_arrays(*found.to_arrays())
+    assert again == found and again.top == 2
+    with pytest.raises(UnknownConceptError):
+        found.reach("nothing")

@@ -45,7 +45,9 @@ class ConceptMap:
 
     names (T,); offsets (T + 1,) int64; latents (m,) int32 in [0, n_latents); weights (m,) float32
     > 0, of sum 1 per concept; scores (T,) float32; counts (T,) int64 items that carry it; reasons:
-    position -> why a concept has no latents. Iterating and `len` see the concepts that have some.
+    position -> why a concept has no latents. top: how many of a concept's latents, the strongest,
+    a boost mixes in (None: all); the others are there for `reach`. Iterating and `len` see the
+    concepts that have some.
 
     Raises:
         ValueError: the arrays contradict each other.
@@ -60,6 +62,7 @@ class ConceptMap:
     reasons: Mapping[int, str]
     method: str
     n_latents: int
+    top: int | None = None
     _keys: dict[str, int] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -87,9 +90,18 @@ class ConceptMap:
         return self._concept(at)
 
     def target(self, concept: str) -> tuple[np.ndarray, np.ndarray]:
-        """Latents (m,) int32 and weights (m,) float32 of sum 1; errors as `get`."""
+        """What a boost mixes in: latents (m,) int32 and weights (m,) float32 of sum 1, m <= top.
+
+        Errors as `get`.
+        """
         found = self.get(concept)
         return found.latents, found.weights
+
+    def reach(self, concept: str) -> tuple[np.ndarray, np.ndarray]:
+        """All latents that lean to the concept, as `target`: what suppressing it has to silence."""
+        self.get(concept)
+        span = self._span(self._find(concept))
+        return self.latents[span], self.weights[span]
 
     def search(self, text: str, *, limit: int | None = 20) -> list[Concept]:
         """Concepts whose name holds `text`, best match first; else those spelled like it.
@@ -130,6 +142,7 @@ class ConceptMap:
             "reasons": {str(at): reason for at, reason in self.reasons.items()},
             "method": self.method,
             "n_latents": self.n_latents,
+            "top": self.top,
         }
         return {name: getattr(self, name) for name in _ARRAYS}, meta
 
@@ -150,6 +163,7 @@ class ConceptMap:
                 reasons={int(at): str(reason) for at, reason in meta["reasons"].items()},
                 method=str(meta["method"]),
                 n_latents=int(meta["n_latents"]),
+                top=None if meta.get("top") is None else int(meta["top"]),
             )
         except KeyError as error:
             raise ModelFormatError(f"the concept map must hold {error}, found none") from error
@@ -183,14 +197,18 @@ class ConceptMap:
         )
 
     def _concept(self, at: int) -> Concept:
-        span = slice(int(self.offsets[at]), int(self.offsets[at + 1]))
+        latents, weights = self.latents[self._span(at)], self.weights[self._span(at)]
+        weights = weights[: self.top]
         return Concept(
             self.names[at],
-            self.latents[span],
-            self.weights[span],
+            latents[: self.top],
+            weights / weights.sum(),
             float(self.scores[at]),
             int(self.counts[at]),
         )
+
+    def _span(self, at: int) -> slice:
+        return slice(int(self.offsets[at]), int(self.offsets[at + 1]))
 
     def _find(self, name: object) -> int | None:
         if not isinstance(name, str):
@@ -214,6 +232,8 @@ def _check(found: ConceptMap) -> None:
     count, n_latents = len(found.names), found.n_latents
     if not all(isinstance(name, str) and name.strip() for name in found.names):
         raise ValueError("names must be text that is not empty, got one that is not")
+    if found.top is not None and found.top < 1:
+        raise ValueError(f"top must be at least 1 or None, got {found.top}")
     if len(set(found.names)) != count:
         raise ValueError("names must be distinct, got a concept twice")
     shapes = {"offsets": count + 1, "scores": count, "counts": count}
