@@ -42,6 +42,9 @@ demo: setup
 test: setup-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not gpu"
 
+fuzz: setup-dev
+	CFSAE_FUZZ_SECONDS=600 $(BIN)/python -m pytest tests/export/test_fuzz.py --timeout=900
+
 bench: setup-dev
 	$(BIN)/python -m pytest benchmarks/micro --benchmark-only
 

@@ -22,7 +22,7 @@ from cfsae_fast.recommender import SteerableRecommender
 
 N = 20
 COMMON = 50  # items of a concept that is judged
-EASE_GRID = {"anime-5k": (100, 200, 400, 800), "hetrec2011-lastfm-2k": (25, 50, 100, 200)}
+EASE_GRID = {"anime-5k": (50, 100, 200, 400), "hetrec2011-lastfm-2k": (25, 50, 100, 200)}
 BEST_D = {"anime-5k": 1024, "hetrec2011-lastfm-2k": 1024}  # by validation nDCG
 SAE_D = 256
 
@@ -33,17 +33,17 @@ def best_ease(cut: evaluation.Protocol, grid: tuple[int, ...]) -> tuple[int, flo
     train.data[:] = 1
     scores = {}
     for strength in grid:
-        weights = ease.fit(train, strength)
-        scores[strength] = [_ndcg(part, weights) for part in (cut.validation, cut.test)]
+        fitted = ease.fit(train, strength)
+        scores[strength] = [_ndcg(part, fitted) for part in (cut.validation, cut.test)]
     best = max(scores, key=lambda one: scores[one][0])
     return best, scores[best][1]
 
 
-def _ndcg(holdout: Any, weights: np.ndarray) -> float:
+def _ndcg(holdout: Any, fitted: ease.Ease) -> float:
     inputs = holdout.inputs.to_scipy()
     inputs.data[:] = 1
     return metrics.estimate(
-        metrics.ndcg_at(ease.recommend(weights, inputs, N), holdout.targets.rows(), N)
+        metrics.ndcg_at(ease.recommend(fitted, inputs, N), holdout.targets.rows(), N)
     ).mean
 
 
