@@ -1,6 +1,6 @@
 """Every op of the engine alone, comparable across commits: `make bench`.
 
-Shapes: I 40,857 items, d 1024, L 8,192 latents, k 32, histories of 75, top-20; B from the test's id.
+Shapes: I 40,857 items, d 1024, L 8,192 latents, k 32, histories of 75, top-20; B as in the id.
 """
 
 import numpy as np
