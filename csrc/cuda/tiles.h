@@ -171,8 +171,7 @@ __device__ __forceinline__ void multiply_tile(const Tile& tile, float* shared) {
     const float* const stage = shared + s % kStages * (kQueries + kTileRows) * kSlicePitch;
     product.add(stage, stage + kQueries * kSlicePitch);
   }
-  wait_for_copies<0>();
-  __syncthreads();
+  __syncthreads();  // all slices have been waited for, and now all threads are done with them
   product.store(shared);
   __syncthreads();
 }

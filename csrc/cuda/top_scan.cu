@@ -123,6 +123,7 @@ __global__ void __launch_bounds__(kTileThreads, 2)
       Selector selector = selector_of(share, keys, first_query + q, q, shared);
       select(scan, first_query + q, row, products + q * kProductPitch, shared, selector);
       if (row + kTileRows >= end || row + kTileRows >= scan.rows.n_rows) selector.cut();
+      __syncwarp();  // all lanes have read what lane 0 now writes
       if (Warp::thread() == 0) {
         shared.floors[q] = selector.floor;
         shared.counts[q] = selector.count;

@@ -175,6 +175,22 @@ def test_topk_encode(device, seed, precision):
         close(got.stats.std, want.stats.std)
 
 
+@pytest.mark.parametrize("precision", [FP32, EXACT])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_block_that_scans_several_tiles_keeps_the_best_of_all(device, seed, precision):
+    n_items, dim = 64 * 128 + 200, 4  # 64 shares at most: two tiles each, the last one short
+    draw = Draw(seed)
+    embedding, items = draw.normal(17, dim), draw.normal(n_items, dim)
+    seen = draw.rows(17, n_items, 400, values=False)
+    allowed = (draw.normal(n_items) > -0.5).to(torch.uint8)
+    begin(device, seed)
+    got = kernels.recommend(device, embedding, items, 9, seen=seen, allowed=allowed,
+                            precision=precision)  # fmt: skip
+    want = reference.recommend(wide(embedding), wide(items), 9, seen=seen, allowed=allowed)
+    assert torch.equal(got.ids, want.ids)
+    close(got.scores, want.scores)
+
+
 @pytest.mark.parametrize("seed", SEEDS[:6])
 def test_topk_encode_on_tensor_cores_is_near(device, seed):
     draw = Draw(seed)
