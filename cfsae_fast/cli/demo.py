@@ -14,7 +14,7 @@ from cfsae_fast.cli.console import note, out, shown_id, table
 from cfsae_fast.cli.judge import judge_knobs, show_knobs
 from cfsae_fast.cli.settings import DataSettings, Settings
 from cfsae_fast.cli.train import show_metrics, train_on
-from cfsae_fast.config import CFAEConfig, SAEConfig
+from cfsae_fast.config import CFAEConfig, SAEConfig, TrainConfig
 from cfsae_fast.data import default_dataset, load
 from cfsae_fast.recommender import SteerableRecommender
 
@@ -23,11 +23,17 @@ LISTED = 10  # items shown
 COMMON = 50  # items a concept must have to be shown off
 HISTORY = (15, 60)  # sizes of history that fit a screen and still say something
 
-SETTINGS = Settings(
-    data=DataSettings(min_user=5, min_item=1, min_tag=20),
-    cfae=CFAEConfig(d=256),
-    sae=SAEConfig(k=32, n_latents=2048),
-)
+SAE_EPOCHS = 12  # half of the default: the demo is to end within minutes
+
+
+def settings(seed: int) -> Settings:
+    """What the demo trains."""
+    return Settings(
+        data=DataSettings(min_user=5, min_item=1, min_tag=20),
+        cfae=CFAEConfig(d=256),
+        sae=SAEConfig(k=32, n_latents=2048),
+        sae_training=TrainConfig.for_sae(epochs=SAE_EPOCHS, seed=seed),
+    )
 
 
 @click.command()
@@ -49,7 +55,7 @@ def demo(folder: Path, source: str | None, seed: int) -> None:
     )
     out.print(f"[bold]Data[/bold]: {said}", soft_wrap=True)
     note(dataset.licence.splitlines()[0] if dataset.licence else "no licence is stated")
-    model, cut, metrics = train_on(dataset, SETTINGS, folder, seed=seed)
+    model, cut, metrics = train_on(dataset, settings(seed), folder, seed=seed)
     trained = time.perf_counter()
     knobs = judge_knobs(model.fitted, cut, min_items=COMMON)
     shown = show_user(model, cut, knobs) if knobs else {}
