@@ -21,7 +21,7 @@ DEFAULT_L1 = 3e-3
 PART_HISTORIES_BELOW = 16
 
 CFAE_TRAINING: dict[str, dict[str, Any]] = {
-    "elsa": {"epochs": 50, "batch_size": 256, "lr": 1e-3, "patience": 5},
+    "elsa": {"epochs": 40, "batch_size": 256, "lr": 2e-3, "patience": 4},
     "multvae": {"epochs": 100, "batch_size": 256, "lr": 1e-3, "patience": 10},
     "multdae": {"epochs": 100, "batch_size": 256, "lr": 1e-3, "patience": 10},
 }
