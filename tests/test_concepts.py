@@ -258,3 +258,19 @@ def test_bad_input(change, message):
 def test_only_namings_name_latents():
     with pytest.raises(ValueError, match="method must be one of"):
         concepts.latent_names(CODES, MATRIX, LETTERS, 3, method="most_unique")
+
+
+def test_lift_counts_items_by_the_root_of_their_popularity():
+    codes = Code(np.array([[0], [1], [0], [1]], np.int32), np.ones((4, 1), np.float32))
+    tags = sparse.csr_array(np.array([[1, 1, 0, 0], [0, 0, 1, 1]]))
+    equal = concepts.build(codes, tags, ["a", "b"], 2, method="lift")
+    assert equal.absent  # both latents fire as often on the tag as elsewhere
+    taken = concepts.build(
+        codes, tags, ["a", "b"], 2, method="lift", popularity=np.array([9, 1, 1, 9])
+    )
+    assert taken.target("a")[0].tolist() == [0] and taken.target("b")[0].tolist() == [1]
+    # by hand: weights 1.5, .5, .5, 1.5; m = (1.5 + 5 * .5) / (2 + 5), q = .5
+    m = 4 / 7
+    assert taken.get("a").score == pytest.approx(m * np.log(m / 0.5), rel=1e-6)
+    with pytest.raises(ValueError, match="popularity must be 4"):
+        concepts.build(codes, tags, ["a", "b"], 2, popularity=np.array([1, -1, 1, 1]))

@@ -45,7 +45,7 @@ DEFAULT_METHOD = "lift"
 DEFAULT_TOP = 5
 # Latents kept beyond `top`, for suppress. anime-5k, 39 genres on at least 50 items, ELSA d 256,
 # TopK k 32: with 5 latents suppress left over a quarter of the share of 4 genres in 5, with 128 of
-# 1 in 20; 400 did no better.
+# 1 in 39; 400 did no better.
 REACH = 128
 
 
@@ -58,12 +58,13 @@ def build(
     method: str = DEFAULT_METHOD,
     top: int = DEFAULT_TOP,
     min_items: int = 1,
+    popularity: np.ndarray | None = None,
 ) -> ConceptMap:
     """Map each tag to at most `top` latents, weighted by their scores (and REACH for suppress).
 
     codes (I, k): every item alone through encoder and SAE. tags: scipy sparse (n_tags, I) of
-    counts or weights; names: one per tag. top=1 gives the paper's maps. A latent that no item
-    activates is never chosen; a tag without latents, or on fewer than `min_items` items, is kept
+    counts or weights; names: one per tag; popularity (I,): read by lift. top=1 gives the paper's
+    maps. A latent that no item activates is never chosen; a tag without latents, or on fewer than `min_items` items, is kept
     as absent, with the reason.
 
     Raises:
@@ -73,7 +74,7 @@ def build(
     chosen = _method(method, METHODS)
     if top < 1:
         raise ValueError(f"top must be at least 1, got {top}")
-    joined = _joined(codes, tags, names, n_latents)
+    joined = _joined(codes, tags, names, n_latents, popularity)
     scored = chosen.score(joined)
     if chosen.names_latents:
         scored = _best(scored.T.tocsr(), 1).T.tocsr()
@@ -118,8 +119,14 @@ def _method(method: str, known: tuple[str, ...]) -> _Method:
     return _CHOSEN[method]
 
 
-def _joined(codes: Code, tags: Any, names: Sequence[str], n_latents: int) -> scores.Joined:
-    joined = scores.join(codes, tags, n_latents)
+def _joined(
+    codes: Code,
+    tags: Any,
+    names: Sequence[str],
+    n_latents: int,
+    popularity: np.ndarray | None = None,
+) -> scores.Joined:
+    joined = scores.join(codes, tags, n_latents, popularity)
     if len(names) != joined.tags.shape[0]:
         raise ValueError(f"names must be one per tag ({joined.tags.shape[0]}), got {len(names)}")
     return joined

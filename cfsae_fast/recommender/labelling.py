@@ -40,7 +40,10 @@ def label(
     chosen = {
         name: value for name, value in (("method", method), ("top", top)) if value is not None
     }
-    found = concepts.build(codes, matrix, tags.names, fitted.sae.n_latents, **chosen)
+    popularity = np.bincount(fitted.histories.items, minlength=len(fitted.item_ids))
+    found = concepts.build(
+        codes, matrix, tags.names, fitted.sae.n_latents, popularity=popularity, **chosen
+    )
     names = concepts.latent_names(codes, matrix, tags.names, fitted.sae.n_latents)
     return replace(fitted, concepts=found, latent_names=names)
 

@@ -17,9 +17,9 @@ from cfsae_fast.steering.parsing import as_turns
 from cfsae_fast.steering.words import Add, Boost, Concept, Mix, Only, Scale, Suppress, Turns
 
 # How far below zero suppress(strength=1) takes a concept, in units of the code's sum. anime-5k, as
-# in concepts.mapping.REACH: 2 leaves 14 % of a genre's share and 58 % of the other items of a
-# top-20, 4 leaves 9 % and 39 %, 8 leaves 6 % and 25 %; softer with strength below 1.
-SUPPRESS_PUSH = 6.0
+# in concepts.mapping.REACH: 2 leaves 4 % of a genre's share and 56 % of the other items of a
+# top-20, 6 leaves 2 % and 29 %; hetrec2011-lastfm-2k: 4 % and 54 %, 3 % and 28 %.
+SUPPRESS_PUSH = 2.0
 
 _ROUNDING = 1e-6  # by how much alphas written in decimal may miss a total of 1
 
