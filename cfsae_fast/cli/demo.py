@@ -118,18 +118,25 @@ def show_user(
 def choose(
     model: SteerableRecommender, cut: evaluation.Protocol, knobs: list[evaluation.Obedience]
 ) -> tuple[Any, str, str]:
-    """A test user of middling history, a concept rare in the top-10, and one common there."""
+    """A test user of middling history, the boost that moves this user most, and the suppress."""
     fitted = model.fitted
     tests = cut.split.test
     sizes = np.diff(fitted.histories.offsets)[tests]
     fit = np.flatnonzero((sizes >= HISTORY[0]) & (sizes <= HISTORY[1]))
     user = fitted.user_ids[int(tests[fit[0] if len(fit) else np.argmax(sizes)])]
-    positions = fitted.item_ids.index(model.recommend(user, n=LISTED).ids)
-    share = {knob.concept: _mask(cut, knob.concept)[positions].mean() for knob in knobs}
-    rising = [knob for knob in knobs if knob.rank_correlation > 0.9] or knobs
-    up = max(rising, key=lambda one: one.shares[3] - one.shares[0] - share[one.concept])
-    down = max(knobs, key=lambda one: share[one.concept] - (one.concept == up.concept))
-    return user, up.concept, down.concept
+
+    def share(concept: str, steer: dict[str, float] | None) -> float:
+        ids = model.recommend(user, n=LISTED, steer=steer).ids
+        return _mask(cut, concept)[fitted.item_ids.index(ids)].mean()
+
+    moves = {}
+    for concept in [knob.concept for knob in knobs]:
+        before = share(concept, None)
+        boosted, left = (share(concept, {concept: alpha}) for alpha in (BOOST, -1.0))
+        moves[concept] = (boosted - before, before - left)
+    up = max(moves, key=lambda one: moves[one][0])
+    down = max(moves, key=lambda one: moves[one][1] - (one == up))
+    return user, up, down
 
 
 def _mask(cut: evaluation.Protocol, concept: str) -> np.ndarray:

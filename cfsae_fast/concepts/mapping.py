@@ -64,8 +64,8 @@ def build(
 
     codes (I, k): every item alone through encoder and SAE. tags: scipy sparse (n_tags, I) of
     counts or weights; names: one per tag; popularity (I,): read by lift. top=1 gives the paper's
-    maps. A latent that no item activates is never chosen; a tag without latents, or on fewer than `min_items` items, is kept
-    as absent, with the reason.
+    maps. A latent that no item activates is never chosen; a tag without latents, or on fewer than
+    `min_items` items, is kept as absent, with the reason.
 
     Raises:
         ValueError: unknown method, or shapes, names or entries that do not fit.
