@@ -153,10 +153,13 @@ def test_latents_die_by_silence_and_auxk_revives_them():
 
 def test_silence_is_counted_in_samples_and_only_while_training():
     model, x = sae(), embeddings()
+    with torch.no_grad():
+        model.encoder_bias[[4, 9]] = -9.0
     loss_of(model, x)
     fired = torch.unique(model.encode(x).code.indices).long()
     fired = fired[fired != PADDING]
     silent = torch.ones(24, dtype=torch.bool).index_fill_(0, fired, False)
+    assert silent[[4, 9]].all()
     assert (model.silent_for[fired] == 0).all() and (model.silent_for[silent] == BATCH).all()
     model.eval()
     loss_of(model, x)
