@@ -116,7 +116,7 @@ def test_same_seed_same_weights(model):
     )
     states = [one.state_dict() for one in (first, second, third)]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
-    assert not torch.equal(states[0]["items"], states[2]["items"])
+    assert not torch.equal(first.items, third.items)
     saes = [fit_sae(first, ROWS, *quick_sae()) for _ in range(2)]
     assert torch.equal(saes[0].encoder, saes[1].encoder)
 
@@ -124,7 +124,7 @@ def test_same_seed_same_weights(model):
 def test_training_leaves_the_cfae_frozen_and_the_global_generator_alone(elsa):
     before, state = elsa.items.detach().clone(), torch.get_rng_state()
     fit_sae(elsa, ROWS, *quick_sae())
-    assert torch.equal(elsa.items, before) and elsa.items.grad is None
+    assert torch.equal(elsa.items, before) and elsa.directions.grad is None
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -196,7 +196,7 @@ def test_bad_embeddings_are_refused(source, words):
 def test_a_cfae_with_broken_weights_is_refused(elsa):
     cfae = fit_cfae(ROWS, N_ITEMS, *quick_cfae(epochs=1))
     with torch.no_grad():
-        cfae.items[:] = float("nan")
+        cfae.directions[:] = float("nan")
     for histories in ("part", "full"):
         with pytest.raises(ValueError, match="finite float32 numbers, got nan in row 0"):
             fit_sae(cfae, ROWS, *quick_sae(histories=histories))
