@@ -8,9 +8,11 @@ Importing this package imports numpy and safetensors only; training brings torch
 
 from cfsae_fast._version import __version__
 from cfsae_fast.recommender import Explanation, Recommendations, SteerableRecommender
+from cfsae_fast.sae import SAE
 from cfsae_fast.steering import boost, only, suppress
 
 __all__ = [
+    "SAE",
     "Explanation",
     "Recommendations",
     "SteerableRecommender",

@@ -17,7 +17,7 @@ FLOORS = {
     "data": 2, "inference": 2, "steering": 2, "concepts": 2,
     "models": 3,
     "training": 4,
-    "recommender": 5,
+    "recommender": 5, "sae": 5,
     "evaluation": 6, "serving": 6,
     "cli": 7,
     "__main__": 8,

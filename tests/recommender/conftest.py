@@ -12,12 +12,9 @@ from cfsae_fast.data import Dataset, generate
 from cfsae_fast.recommender import SteerableRecommender
 
 KINDS = [
-    ("elsa", "topk"),
-    ("elsa", "batchtopk"),
-    ("elsa", "basic"),
-    ("multvae", "topk"),
-    ("multdae", "batchtopk"),
-    ("factors", "topk"),
+    (cfae, sae)
+    for cfae in ("elsa", "multvae", "multdae", "factors")
+    for sae in ("topk", "batchtopk", "basic")
 ]
 
 
