@@ -17,14 +17,25 @@ HISTORIES = ("auto", "part", "full")
 # ELSA overfits within 10 epochs where users are few (anime-5k, d 1024: best validation nDCG@20
 # 0.463 without, 0.475 with 0.3, 0.472 with 0.5, which takes longer); the VAEs' is the paper's.
 DEFAULT_DROPOUT = {"elsa": 0.3, "multvae": 0.5, "multdae": 0.5}
+# Of the basic SAE: ELSA d 256, L 2048: about 70 latents a row and 92 % of the nDCG kept; 8e-3: 30
+# and 83 %.
 DEFAULT_L1 = 3e-3
+# Users per latent below which the SAE trains on parts of histories. Below it, embeddings that never
+# change are learned by heart (anime-5k, 1.8 users per latent: 86.7 % of the nDCG kept on whole
+# histories, 93.8 % on parts); drawing parts costs a gather-sum a step, next to nothing.
 PART_HISTORIES_BELOW = 16
 
+# Measured on anime-5k (3,654 training users, 2 cores), test nDCG@20: ELSA d 256 0.468 in 20 s and
+# d 1024 0.470 in 27 s (closed-form EASE 0.492); small batches, as there are few users; patience 4,
+# as overfitting shows within epochs. The VAEs overfit without decay (d 128: MultVAE 0.369 and
+# MultDAE 0.389 in 45 s with it).
 CFAE_TRAINING: dict[str, dict[str, Any]] = {
     "elsa": {"epochs": 40, "batch_size": 256, "lr": 2e-3, "patience": 4},
-    "multvae": {"epochs": 100, "batch_size": 256, "lr": 1e-3, "patience": 10},
-    "multdae": {"epochs": 100, "batch_size": 256, "lr": 1e-3, "patience": 10},
+    "multvae": {"epochs": 60, "batch_size": 128, "lr": 1e-3, "weight_decay": 1.0, "patience": 5},
+    "multdae": {"epochs": 60, "batch_size": 128, "lr": 1e-3, "weight_decay": 1.0, "patience": 5},
 }
+# 6,000 steps on fresh parts of histories; ELSA d 256, TopK k 32, L 2048 keeps 94.4 % of the nDCG
+# (3,000 steps: 93.8 %) with no dead latent over the training users. lr 3e-3: 0.3 % dead.
 SAE_TRAINING: dict[str, Any] = {
     "epochs": 24,
     "steps_per_epoch": 250,
