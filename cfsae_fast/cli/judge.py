@@ -35,7 +35,7 @@ def evaluate(
     cut = evaluation.prepare(
         dataset, filters=settings.data.filters(), seed=seed, min_tag=settings.data.min_tag
     )
-    metrics = evaluation.evaluate(fitted, cut.test, n=n)
+    metrics = evaluation.evaluate(fitted, cut.test, train=cut.train.rows(), n=n)
     knobs = judge_knobs(fitted, cut, min_items=min_items, n=n) if steering else []
     if as_json:
         print_json({**metrics, "knobs": [knob._asdict() for knob in knobs]})
