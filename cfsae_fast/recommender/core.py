@@ -211,6 +211,7 @@ class SteerableRecommender:
             UnknownIdError, UnknownConceptError, DataError, ValueError: naming the argument.
         """
         _check_n(n)
+        pipeline.check_mode(mode)
         request = self._request(users, histories, unknown)
         allowed = inputs.allowed_mask(allow, deny, self.fitted.item_ids)
         turns = steering.per_row(steer, len(request.rows.offsets) - 1)
@@ -224,7 +225,7 @@ class SteerableRecommender:
             parts.append(pipeline.top(self.fitted, steered, n, seen, allowed, threads))
         found = _join(parts, n, self.fitted.item_ids.values)
         if frame:
-            return self._frame(request, found, users)
+            return self._frame(request, found)
         return Recommendations(found.ids[0], found.scores[0]) if request.single else found
 
     def embed(self, users: Any = None, *, histories: Any = None) -> np.ndarray:
@@ -329,7 +330,7 @@ class SteerableRecommender:
             return inputs.of_histories(histories, fitted.item_ids, unknown=unknown)
         return inputs.of_users(users, fitted.user_ids, fitted.histories)
 
-    def _frame(self, request: inputs.Request, found: Recommendations, users: Any) -> Any:
+    def _frame(self, request: inputs.Request, found: Recommendations) -> Any:
         polars = require_extra("polars", extra="train", purpose="recommend(frame=True)")
         fitted = self.fitted
         row, rank = np.nonzero(np.isfinite(found.scores))

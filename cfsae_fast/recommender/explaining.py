@@ -42,7 +42,7 @@ class Explanation(NamedTuple):
 
     score = sum of latents' shares + base (mean and bias of the embedding) + residual (what the SAE
     cannot say). latents: largest share first. history: shares of the unsteered score, exact for
-    linear encoders, None elsewhere.
+    linear encoders; None elsewhere, and where the history is empty and the mean user stands in.
     """
 
     item: Id
@@ -103,8 +103,8 @@ def split_score(
 
 
 def history_shares(cfae: CFAENetwork, items: np.ndarray, item: int) -> np.ndarray | None:
-    """(h,) what each history item gives to the unsteered score; None for non-linear encoders."""
-    if not cfae.is_linear:
+    """(h,) what each history item gives to the unsteered score; None where it is no such sum."""
+    if not cfae.is_linear or not len(items):
         return None
     target = cfae.items[item].astype(np.float64)
     return cfae.item_weight[items].astype(np.float64) @ target

@@ -49,6 +49,8 @@ def test_empty_history_is_served_from_the_mean_user(elsa):
     np.testing.assert_array_equal(empty.ids[0], elsa.fitted.item_ids[cold.ids[0]])
     concept = elsa.concepts()[0].name
     assert (elsa.recommend(histories=[[]], steer={concept: 0.9}).ids != empty.ids).any()
+    why = elsa.explain(history=[], item=empty.ids[0, 0])
+    assert why.history is None and why.score == pytest.approx(empty.scores[0, 0], rel=1e-4)
 
 
 def test_unknown_items_in_a_history(elsa):
@@ -92,6 +94,7 @@ def test_frame(elsa, dataset):
         ({"histories": [1], "n": 0}, ValueError, "n must be a whole number"),
         ({"histories": [1], "n": 2.5}, ValueError, "n must be a whole number"),
         ({"histories": [1], "mode": "x"}, ValueError, "mode must be one of"),
+        ({"users": [], "mode": "x"}, ValueError, "mode must be one of"),
         ({"histories": [1], "allow": 3}, DataError, "allow must be a list"),
         ({"histories": [1], "deny": [10**9]}, UnknownIdError, "1000000000 is not among"),
         ({"histories": [1], "unknown": "x"}, ValueError, "unknown must be"),
