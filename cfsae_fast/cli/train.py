@@ -109,7 +109,11 @@ def train(
 @click.option("--top", type=int, help="How many latents a concept may have.")
 @click.option("--min-tag", default=1, show_default=True, help="Fewest assignments of a tag.")
 def label(model: Path, source: str, method: str | None, top: int | None, min_tag: int) -> None:
-    """Name the latents of MODEL anew with the tags of SOURCE, and save it."""
+    """Name the latents of MODEL anew with the tags of SOURCE, and save it.
+
+    All tags and all stored histories count, those of test users too: what `cfsae evaluate
+    --steering` says afterwards is no longer held out.
+    """
     loaded = SteerableRecommender.load(model)
     dataset = load(source, tags="both")
     if dataset.tags is None:

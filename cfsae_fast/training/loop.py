@@ -93,7 +93,14 @@ def train(
 
 
 class _Run:
-    def __init__(self, model, sampler, config, validation, folder) -> None:
+    def __init__(
+        self,
+        model: Trainable,
+        sampler: Sampler,
+        config: TrainConfig,
+        validation: Validation | None,
+        folder: RunFolder | None,
+    ) -> None:
         self.model, self.sampler, self.config = model.to(config.device), sampler, config
         self.validation, self.folder = validation, folder
         self.steps_per_epoch = config.steps_per_epoch or sampler.steps_per_pass
