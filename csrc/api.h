@@ -12,7 +12,7 @@ inline constexpr int32_t kPadding = -1;  // index of an empty slot; its value is
 inline constexpr float kStdEpsilon = 1e-7f;  // added to the standard deviation of a row
 
 enum class Status { kOk, kOutOfMemory, kTooLarge, kLaunchFailed };  // the last two: cuda only
-enum class Isa { kBest, kBaseline, kAvx2, kAvx512 };
+enum class Isa { kBest, kBaseline, kAvx2, kAvx512, kAvx512Vnni };
 enum class KnobKind : uint8_t { kMix = 0, kScale = 1, kAdd = 2 };
 enum class DecodeMode { kResidual, kReconstruct };
 
@@ -24,6 +24,7 @@ struct Execution {
 struct Matrix {  // row-major, contiguous
   const float* data;
   int64_t n_rows, dim;
+  const uint8_t* screen = nullptr;  // what cpu::make_screen made of it, or null
   const float* row(int64_t i) const { return data + i * dim; }
 };
 
@@ -114,6 +115,14 @@ Status steer_decode(const Matrix& embedding, const CodeView& code, const KnobsVi
 Status recommend(const Matrix& embedding, const Matrix& items, const float* bias,
                  const RowsView* seen, const uint8_t* allowed, const CodeOut& out,
                  const Execution& execution);
+
+// A matrix (n_rows, dim) once more, in 8 bits: topk_encode and recommend take it, as
+// Matrix::screen, to exclude rows quickly. What is left is decided in fp32; the answer is that of a
+// few queries without it, bit for bit. has_screens: whether this machine has the instructions to
+// gain by it.
+int64_t screen_bytes(int64_t n_rows, int64_t dim);
+Status make_screen(const Matrix& matrix, uint8_t* screen, const Execution& execution);
+bool has_screens();
 
 // Whether the instruction set is both compiled in and present on this machine.
 bool supports(Isa isa);

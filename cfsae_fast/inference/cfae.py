@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -71,6 +72,10 @@ class CFAENetwork:
             or self.first_activation != "none"
         )
 
+    @cached_property
+    def _screen(self) -> ops.Screen | None:
+        return ops.Screen.where_it_pays(self.items)
+
     def encode(self, rows: Rows, *, threads: int = 0) -> np.ndarray:
         """Histories -> embedding (B, d) float32."""
         summed = ops.encode_rows(rows, self.item_weight, threads=threads)
@@ -111,6 +116,7 @@ class CFAENetwork:
             bias=self.item_bias,
             seen=seen,
             allowed=allowed,
+            screen=self._screen,
             threads=threads,
         )
 

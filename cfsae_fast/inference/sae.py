@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,10 @@ class SAENetwork:
     def d(self) -> int:
         return self.encoder.shape[1]
 
+    @cached_property
+    def _screen(self) -> ops.Screen | None:
+        return ops.Screen.where_it_pays(self.encoder)
+
     def encode(self, embedding: np.ndarray, *, threads: int = 0) -> Encoded:
         """Embedding (B, d) -> code (B, width) and stats; kind basic: as wide as its widest row."""
         encoded = ops.topk_encode(
@@ -59,6 +64,7 @@ class SAENetwork:
             self.bias,
             self.width,
             standardize=self.standardize,
+            screen=self._screen,
             threads=threads,
         )
         if self.threshold is not None:

@@ -21,6 +21,7 @@ from cfsae_fast.ops.functions import (
     steer_decode,
     topk_encode,
 )
+from cfsae_fast.ops.screens import Screen
 from cfsae_fast.ops.settings import build_info, force_isa, get_threads, set_threads
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "Knobs",
     "Recommended",
     "Rows",
+    "Screen",
     "Stats",
     "build_info",
     "encode_rows",

@@ -13,6 +13,7 @@ import numpy as np
 
 from cfsae_fast import _C
 from cfsae_fast.ops.containers import Code, Encoded, Knobs, Recommended, Rows, Stats
+from cfsae_fast.ops.screens import Screen, memory_of
 from cfsae_fast.ops.settings import execution
 
 Array = np.ndarray
@@ -72,8 +73,10 @@ def topk_encode(
     k: int,
     *,
     standardize: bool = True,
+    screen: Screen | None = None,
     threads: int = 0,
 ) -> Encoded:
+    screened = memory_of(screen, encoder, "encoder")
     embedding, encoder = _plain(embedding), _plain(encoder)
     if not 1 <= k <= _length(encoder):
         raise ValueError(f"k must be in [1, n_latents={_length(encoder)}], got {k}")
@@ -82,7 +85,7 @@ def topk_encode(
     stats = Stats(_float_like((n,)), _float_like((n,))) if standardize else None
     _C.topk_encode(
         embedding, encoder, _plain(bias), _plain(centre),
-        *code, *(stats or (None, None)), *execution(threads),
+        *code, *(stats or (None, None)), screened, *execution(threads),
     )  # fmt: skip
     return Encoded(code, stats)
 
@@ -181,10 +184,12 @@ def recommend(
     bias: Array | None = None,
     seen: Rows | None = None,
     allowed: Array | None = None,
+    screen: Screen | None = None,
     threads: int = 0,
 ) -> Recommended:
     if n < 1:
         raise ValueError(f"n must be at least 1, got {n}")
+    screened = memory_of(screen, items, "items")
     embedding, allowed = _plain(embedding), _plain(allowed)
     if allowed is not None and allowed.dtype == np.bool_:
         allowed = allowed.view(np.uint8)
@@ -192,7 +197,7 @@ def recommend(
     seen_offsets, seen_items, _ = _each(seen) if seen is not None else (None, None, None)
     _C.recommend(
         embedding, _plain(items), _plain(bias), seen_offsets, seen_items, allowed,
-        ids, scores, *execution(threads),
+        ids, scores, screened, *execution(threads),
     )  # fmt: skip
     return Recommended(ids, scores)
 

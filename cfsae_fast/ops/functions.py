@@ -18,6 +18,7 @@ import numpy as np
 
 from cfsae_fast.ops import engine
 from cfsae_fast.ops.containers import Array, Code, Encoded, Knobs, Recommended, Rows, Stats
+from cfsae_fast.ops.screens import Screen
 
 
 def encode_rows(rows: Rows, weight: Array, bias: Array | None = None, *, threads: int = 0) -> Array:
@@ -37,6 +38,7 @@ def topk_encode(
     k: int,
     *,
     standardize: bool = True,
+    screen: Screen | None = None,
     threads: int = 0,
 ) -> Encoded:
     """Keep the k largest strictly positive of (u - centre) @ encoder.T + bias in each row.
@@ -45,10 +47,13 @@ def topk_encode(
     standardize=False: u = embedding, stats None. A NaN is never kept; the (B, L) product is never
     stored. embedding (B, d); encoder (L, d); bias (L,); centre (d,); k in [1, L] -> code (B, k),
     stats (B,). Differentiable in all four arrays through code.values, stats.mean and stats.std.
+    screen: Screen(encoder), to go faster where many calls share an encoder (numpy only).
     """
-    return _home("autograd", embedding=embedding).topk_encode(
-        embedding, encoder, bias, centre, k, standardize=standardize, threads=threads
-    )
+    home = _home("autograd", embedding=embedding)
+    return home.topk_encode(
+        embedding, encoder, bias, centre, k,
+        standardize=standardize, threads=threads, **_screen(screen, home),
+    )  # fmt: skip
 
 
 def sparse_decode(
@@ -111,6 +116,7 @@ def recommend(
     bias: Array | None = None,
     seen: Rows | None = None,
     allowed: Array | None = None,
+    screen: Screen | None = None,
     threads: int = 0,
 ) -> Recommended:
     """Rank the n best items of embedding @ items.T + bias in each row, ties to the smaller id.
@@ -119,10 +125,21 @@ def recommend(
     returned; where fewer than n remain, ids are -1 and scores -inf. The (B, I) scores are never
     stored. embedding (B, d); items (I, d); bias (I,); allowed (I,) bool or uint8; n >= 1, above I
     too -> ids (B, n), scores (B, n). Not differentiable.
+    screen: Screen(items), to go faster where many calls share the items (numpy only).
     """
-    return _home("serving", embedding=embedding).recommend(
-        embedding, items, n, bias=bias, seen=seen, allowed=allowed, threads=threads
-    )
+    home = _home("serving", embedding=embedding)
+    return home.recommend(
+        embedding, items, n,
+        bias=bias, seen=seen, allowed=allowed, threads=threads, **_screen(screen, home),
+    )  # fmt: skip
+
+
+def _screen(screen: Screen | None, home: ModuleType) -> dict[str, Screen]:
+    if screen is None:
+        return {}
+    if home is not engine:
+        raise TypeError("screen must be None where torch tensors are passed, got a Screen")
+    return {"screen": screen}
 
 
 def _home(for_tensors: str, **named: Array) -> ModuleType:

@@ -7,6 +7,45 @@
 
 namespace cfsae::cpu {
 
+// A row in 8 bits: row = scale * q + rest. squares and errors are the squared lengths of row and
+// rest; a row below kLeastQuantised everywhere has scale 0 and is all rest.
+inline constexpr float kLeastQuantised = 1e-10f;
+struct Quantised {
+  float scale, squares, errors, largest;
+};
+
+// One panel of quantised queries against kScreenGroups groups of kScreenRows quantised rows. The
+// value of a query and a row lies within error of approximate:
+//   approximate = scale_q * scale_r * (q . r) + bias_r
+//   error = (norm_r * norm_weight_q + error_r * error_weight_q) + slack_r
+inline constexpr int kScreenRows = 16, kScreenWidth = 4;  // rows and columns interleaved
+inline constexpr int kScreenGroups = 4, kMostScreenQueries = 12;
+inline constexpr int kScreenBlock = kScreenRows * kScreenGroups;
+
+struct ScreenRows {     // of one block; slack bounds the rounding of approximate + bias
+  const uint8_t* data;  // group after group: [step][row][column], each byte q + 128
+  const float *scale, *norm, *error, *bias, *slack;
+};
+
+struct ScreenQueries {  // of one panel
+  const int8_t* data;   // [step][query][column]
+  float scale[kMostScreenQueries], norm_weight[kMostScreenQueries],
+      error_weight[kMostScreenQueries], floor[kMostScreenQueries];
+  int32_t offset[kMostScreenQueries];  // 128 * the sum of its q
+};
+
+struct ScreenHits {  // of queries with a bit in `any`: which rows may be above the floor, and how
+  uint32_t any;
+  uint64_t rows[kMostScreenQueries];
+  float approximate[kMostScreenQueries][kScreenBlock], error[kMostScreenQueries][kScreenBlock];
+};
+
+struct ScreenTile {
+  int queries;  // of a panel
+  void (*run)(const ScreenQueries& queries, const ScreenRows& rows, int64_t steps,
+              ScreenHits* hits);
+};
+
 struct Kernels {
   // A tile is block rows of a matrix against panel queries, both packed by interleaving:
   // packed[i * width + r] = rows[r * dim + i], missing rows 0.
@@ -31,6 +70,12 @@ struct Kernels {
   // out[j] = vector . table[ids[j]], 0 where the id is negative.
   void (*gather_dots)(const float* table, int64_t dim, const int32_t* ids, int64_t n,
                       const float* vector, float* out);
+
+  // to[0 .. padded) = x in 8 bits, 0 from dim on.
+  Quantised (*quantise)(const float* x, int64_t dim, int64_t padded, int8_t* to);
+
+  // The tile that suits so many queries; null where the machine cannot multiply bytes.
+  ScreenTile (*screen)(int64_t n_queries);
 };
 
 const Kernels& kernels(Isa isa);  // kBest: the best that this machine supports
@@ -38,5 +83,6 @@ const Kernels& kernels(Isa isa);  // kBest: the best that this machine supports
 const Kernels& kernels_baseline();
 const Kernels& kernels_avx2();
 const Kernels& kernels_avx512();
+const Kernels& kernels_avx512vnni();
 
 }  // namespace cfsae::cpu

@@ -200,7 +200,18 @@ template <int Lanes>
 void gather_dots(const float* table, int64_t dim, const int32_t* ids, int64_t n,
                  const float* vector, float* out) {
   const float* const query[1] = {vector};
-  for (int64_t j = 0; j < n; ++j) {
+  int64_t j = 0;
+  for (; j + 1 < n; j += 4) {  // four chains of additions at a time; each is that of one row
+    const int64_t here = n - j < 4 ? n - j : 4;
+    const float* row[4] = {vector, vector, vector, vector};
+    for (int64_t r = 0; r < here; ++r) {
+      if (ids[j + r] >= 0) row[r] = table + ids[j + r] * dim;
+    }
+    float block[1][4];
+    dot_block<Lanes>(query, {row[0], row[1], row[2], row[3]}, dim, block);
+    for (int64_t r = 0; r < here; ++r) out[j + r] = ids[j + r] < 0 ? 0.0f : block[0][r];
+  }
+  for (; j < n; ++j) {
     float block[1][1] = {{0.0f}};
     if (ids[j] >= 0) {
       const float* const row[1] = {table + ids[j] * dim};
@@ -210,8 +221,54 @@ void gather_dots(const float* table, int64_t dim, const int32_t* ids, int64_t n,
   }
 }
 
+// Bits of non-negative floats rise with their values, and integers have a maximum that vectorises.
+inline float largest_magnitude(const float* x, int64_t n) {
+  int32_t highest = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    int32_t bits;
+    std::memcpy(&bits, x + i, sizeof bits);
+    bits &= 0x7fffffff;
+    highest = bits > highest ? bits : highest;
+  }
+  float largest;
+  std::memcpy(&largest, &highest, sizeof largest);
+  return largest;
+}
+
+template <int Lanes>
+Quantised quantise(const float* x, int64_t dim, int64_t padded, int8_t* to) {
+  using Vector = typename VectorOf<Lanes>::type;
+  constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: what is added to it is rounded to integers
+  const float largest = largest_magnitude(x, dim);
+  const bool tiny = !(largest > kLeastQuantised);
+  const float scale = tiny ? 0.0f : largest / 127.0f, inverse = tiny ? 0.0f : 127.0f / largest;
+  Vector squares = {}, errors = {};
+  float last_squares = 0.0f, last_errors = 0.0f;
+  int64_t i = 0;
+  for (; i + Lanes <= dim; i += Lanes) {
+    const Vector value = load<Lanes>(x + i), shifted = value * inverse + kRound;
+    const Vector rest = value - (shifted - kRound) * scale;
+    squares += value * value;
+    errors += rest * rest;
+    typename VectorOf<Lanes>::mask bits;
+    std::memcpy(&bits, &shifted, sizeof bits);
+    for (int c = 0; c < Lanes; ++c) to[i + c] = static_cast<int8_t>(bits[c]);
+  }
+  for (; i < dim; ++i) {
+    const float shifted = x[i] * inverse + kRound, rest = x[i] - (shifted - kRound) * scale;
+    last_squares += x[i] * x[i];
+    last_errors += rest * rest;
+    int32_t bits;
+    std::memcpy(&bits, &shifted, sizeof bits);
+    to[i] = static_cast<int8_t>(bits);
+  }
+  for (; i < padded; ++i) to[i] = 0;
+  return {scale, lane_sum<Lanes>(squares) + last_squares, lane_sum<Lanes>(errors) + last_errors,
+          largest};
+}
+
 template <int Lanes, int Rows, int Vectors>
-constexpr Kernels make_kernels() {
+constexpr Kernels make_kernels(ScreenTile (*screen)(int64_t n_queries) = nullptr) {
   static_assert(Rows <= 32, "tile returns a bit per row");
   return {Lanes * Vectors,
           Rows,
@@ -220,7 +277,9 @@ constexpr Kernels make_kernels() {
           tile<Lanes, Rows, Vectors>,
           dots<Lanes>,
           gather_sum<Lanes>,
-          gather_dots<Lanes>};
+          gather_dots<Lanes>,
+          quantise<Lanes>,
+          screen};
 }
 
 }  // namespace

@@ -10,6 +10,8 @@
 
 #include "cpu/candidates.h"
 #include "cpu/kernels.h"
+#include "cpu/screened_scan.h"
+#include "cpu/seen_items.h"
 #include "parallel.h"
 
 namespace cfsae::cpu {
@@ -22,29 +24,6 @@ constexpr int64_t kCandidateBytes = 16 << 20;  // per worker
 constexpr float kNever = -std::numeric_limits<float>::infinity();
 
 int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
-
-// The seen items of a range of queries, sorted within each.
-class SeenItems {
- public:
-  SeenItems(const RowsView& seen, int64_t first_query, int64_t n_queries, int threads)
-      : offsets_(seen.offsets + first_query), items_(offsets_[n_queries] - offsets_[0]) {
-    std::copy_n(seen.items + offsets_[0], offsets_[n_queries] - offsets_[0], items_.data());
-    const int64_t total = offsets_[n_queries] - offsets_[0];
-    parallel_for(n_queries, workers_for(16 * total, threads), [&](int64_t query, int) {
-      if (!std::is_sorted(begin(query), end(query))) std::sort(begin(query), end(query));
-    });
-  }
-  bool has(int64_t query, int32_t item) const {
-    return std::binary_search(begin(query), end(query), item);
-  }
-
- private:
-  int32_t* begin(int64_t query) const { return items_.data() + (offsets_[query] - offsets_[0]); }
-  int32_t* end(int64_t query) const { return begin(query + 1); }
-
-  const int64_t* offsets_;
-  Scratch<int32_t> items_;
-};
 
 class Scanner {  // the scan of one range of queries
  public:
@@ -181,6 +160,11 @@ class Scanner {  // the scan of one range of queries
 }  // namespace
 
 void top_scan(const TopScan& scan, const CodeOut& out, const Execution& execution) {
+  if (screening_pays(scan, execution) && screened_scan(scan, out, execution)) return;
+  exact_scan(scan, out, execution);
+}
+
+void exact_scan(const TopScan& scan, const CodeOut& out, const Execution& execution) {
   const int64_t kept = std::max<int64_t>(1, std::min(out.k, scan.rows.n_rows));
   const int64_t bytes_per_query =
       Candidates::capacity_for(kept, scan.rows.n_rows) * static_cast<int64_t>(sizeof(Key));

@@ -20,4 +20,7 @@ struct TopScan {
 // Writes the out.k best, sorted by value descending, ties to the smaller index.
 void top_scan(const TopScan& scan, const CodeOut& out, const Execution& execution);
 
+// The same in fp32 throughout.
+void exact_scan(const TopScan& scan, const CodeOut& out, const Execution& execution);
+
 }  // namespace cfsae::cpu

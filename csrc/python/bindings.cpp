@@ -18,6 +18,23 @@ void run(const Op& op) {
   raise_unless_ok(status);
 }
 
+Matrix screened(Matrix of, Handle screen) {
+  of.screen = borrow_if<uint8_t>(screen, "screen", {cpu::screen_bytes(of.n_rows, of.dim)});
+  return of;
+}
+
+int64_t screen_bytes(Handle of) {
+  const Matrix m = matrix(of, "matrix");
+  return cpu::screen_bytes(m.n_rows, m.dim);
+}
+
+void make_screen(Handle of, Handle screen, int threads, const std::string& isa) {
+  const Matrix m = matrix(of, "matrix");
+  uint8_t* const to = borrow_out<uint8_t>(screen, "screen", {cpu::screen_bytes(m.n_rows, m.dim)});
+  const Execution how = execution(threads, isa);
+  run([&] { return cpu::make_screen(m, to, how); });
+}
+
 void encode_rows(Handle offsets, Handle items, Handle values, Handle weight, Handle bias,
                  Handle out, int threads, const std::string& isa) {
   const Matrix w = matrix(weight, "weight");
@@ -43,9 +60,10 @@ void encode_rows_backward(Handle offsets, Handle items, Handle values, Handle we
 }
 
 void topk_encode(Handle embedding, Handle encoder, Handle bias, Handle centre, Handle indices,
-                 Handle values, Handle mean, Handle std, int threads, const std::string& isa) {
+                 Handle values, Handle mean, Handle std, Handle screen, int threads,
+                 const std::string& isa) {
   const Matrix x = matrix(embedding, "embedding");
-  const Matrix e = matrix(encoder, "encoder", kAny, x.dim);
+  const Matrix e = screened(matrix(encoder, "encoder", kAny, x.dim), screen);
   const float* const b = borrow<float>(bias, "bias", {e.n_rows});
   const float* const c = borrow<float>(centre, "centre", {x.dim});
   const CodeOut code = code_out(indices, values, x.n_rows);
@@ -148,9 +166,10 @@ void steer_decode(Handle embedding, Handle indices, Handle values, Handle offset
 }
 
 void recommend(Handle embedding, Handle items, Handle bias, Handle seen_offsets, Handle seen_items,
-               Handle allowed, Handle ids, Handle scores, int threads, const std::string& isa) {
+               Handle allowed, Handle ids, Handle scores, Handle screen, int threads,
+               const std::string& isa) {
   const Matrix x = matrix(embedding, "embedding");
-  const Matrix i = matrix(items, "items", kAny, x.dim);
+  const Matrix i = screened(matrix(items, "items", kAny, x.dim), screen);
   const float* const b = borrow_if<float>(bias, "bias", {i.n_rows});
   const uint8_t* const allow = borrow_if<uint8_t>(allowed, "allowed", {i.n_rows});
   const CodeOut out = code_out(ids, scores, x.n_rows);
@@ -168,7 +187,7 @@ py::dict build_info() {
   py::dict info;
   py::list isas;
   const char* used = "baseline";
-  for (const Isa isa : {Isa::kBaseline, Isa::kAvx2, Isa::kAvx512}) {
+  for (const Isa isa : {Isa::kBaseline, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Vnni}) {
     if (!cpu::supports(isa)) continue;
     isas.append(cpu::name_of(isa));
     used = cpu::name_of(isa);
@@ -198,5 +217,8 @@ PYBIND11_MODULE(_C, m) {
   m.def("steer", door::steer);
   m.def("steer_decode", door::steer_decode);
   m.def("recommend", door::recommend);
+  m.def("screen_bytes", door::screen_bytes);
+  m.def("make_screen", door::make_screen);
+  m.def("has_screens", cfsae::cpu::has_screens);
   m.def("build_info", door::build_info);
 }

@@ -218,12 +218,12 @@ Execution execution(int threads, const std::string& isa) {
     bad_value("threads must lie in [1, " + std::to_string(kMostThreads) + "], got " +
               std::to_string(threads));
   }
-  for (const Isa known : {Isa::kBest, Isa::kBaseline, Isa::kAvx2, Isa::kAvx512}) {
+  for (const Isa known : {Isa::kBest, Isa::kBaseline, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Vnni}) {
     if (isa != cpu::name_of(known)) continue;
     if (!cpu::supports(known)) bad_value("isa must be one that this machine has, got " + isa);
     return {threads, known};
   }
-  bad_value("isa must be best, baseline, avx2 or avx512, got " + isa);
+  bad_value("isa must be best, baseline, avx2, avx512 or avx512vnni, got " + isa);
 }
 
 void raise_unless_ok(Status status) {

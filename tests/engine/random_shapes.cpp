@@ -18,6 +18,7 @@ using Floats = std::vector<float>;
 using Ints = std::vector<int32_t>;
 
 std::mt19937 generator;
+std::vector<uint8_t> screen_memory;
 
 int64_t pick(int64_t low, int64_t high) {
   return std::uniform_int_distribution<int64_t>(low, high)(generator);
@@ -31,10 +32,19 @@ Floats floats(int64_t n) {  // small integers: float32 arithmetic is exact
 
 Execution any_execution() {
   std::vector<Isa> isas;
-  for (const Isa isa : {Isa::kBaseline, Isa::kAvx2, Isa::kAvx512}) {
+  for (const Isa isa : {Isa::kBaseline, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Vnni}) {
     if (cfsae::cpu::supports(isa)) isas.push_back(isa);
   }
   return {static_cast<int>(pick(1, 3)), isas[pick(0, static_cast<int64_t>(isas.size()) - 1)]};
+}
+
+Matrix screened(Matrix matrix, const Execution& how) {  // half the time
+  if (pick(0, 1) == 0) return matrix;
+  screen_memory.assign(cfsae::cpu::screen_bytes(matrix.n_rows, matrix.dim), 0);
+  screen_memory.shrink_to_fit();
+  cfsae::cpu::make_screen(matrix, screen_memory.data(), how);
+  matrix.screen = screen_memory.data();
+  return matrix;
 }
 
 void expect(bool holds, const char* what) {
@@ -119,9 +129,9 @@ void check_topk_encode() {
   const Execution how = any_execution();
   Ints indices(n * k);
   Floats values(n * k), mean(n), std(n);
-  cfsae::cpu::topk_encode({x.data(), n, dim}, {encoder.data(), latents, dim}, bias.data(),
-                          centre.data(), {n, k, indices.data(), values.data()}, nullptr, nullptr,
-                          how);
+  cfsae::cpu::topk_encode({x.data(), n, dim}, screened({encoder.data(), latents, dim}, how),
+                          bias.data(), centre.data(), {n, k, indices.data(), values.data()},
+                          nullptr, nullptr, how);
   for (int64_t b = 0; b < n; ++b) {
     std::vector<double> scores;
     for (int64_t l = 0; l < latents; ++l) {

@@ -10,9 +10,11 @@ import pytest
 HERE = Path(__file__).parent
 CSRC = HERE.parent.parent / "csrc"
 COMMON = ["-std=c++17", "-g1", "-Wall", "-Wextra", "-Wno-psabi", "-pthread", f"-I{CSRC}"]
+AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma"]
 ISA_FLAGS = {
     "kernels_avx2": ["-mavx2", "-mfma"],
-    "kernels_avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma"],
+    "kernels_avx512": AVX512,
+    "kernels_avx512vnni": [*AVX512, "-mavx512vnni"],
 }
 X86 = platform.machine() in ("x86_64", "AMD64")
 

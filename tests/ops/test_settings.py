@@ -128,3 +128,22 @@ def test_arrays_and_tensors_may_be_mixed_where_tensors_lead(rng):
     got = ops.encode_rows(rows, torch.from_numpy(weight))
     assert isinstance(got, torch.Tensor)
     assert_same(got, np.asarray(ops.encode_rows(rows, weight)))
+
+
+def test_instruction_sets_that_are_masked_are_neither_listed_nor_called():
+    script = (
+        "import numpy as np; from cfsae_fast import _C, ops\n"
+        "x = np.eye(8, dtype='f4'); found = ops.recommend(x, x, 1)\n"
+        "info = ops.build_info(); print(info['isa'], info['isa_used'], _C.has_screens())\n"
+        "print(found.ids[:, 0].tolist(), len(ops.Screen(x).memory) > 64)\n"
+        "try:\n    ops.force_isa('avx2').__enter__()\n"
+        "except ValueError as error: print(error)"
+    )
+    environment = {**os.environ, "CFSAE_ISA": "baseline"}
+    run = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
+    )
+    lines = run.stdout.splitlines()
+    assert lines[0] == "['baseline'] baseline False"
+    assert lines[1] == "[0, 1, 2, 3, 4, 5, 6, 7] True"
+    assert "isa must be one of ['baseline']" in lines[2]

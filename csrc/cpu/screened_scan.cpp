@@ -1,0 +1,340 @@
+#include "cpu/screened_scan.h"
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <limits>
+#include <memory>
+#include <vector>
+
+#include "cpu/candidates.h"
+#include "cpu/kernels.h"
+#include "cpu/screen.h"
+#include "cpu/seen_items.h"
+#include "parallel.h"
+
+namespace cfsae::cpu {
+namespace {
+
+constexpr int64_t kQueriesToQuantise = 48;     // fewer do not pay for quantising the matrix
+constexpr int64_t kChunkBytes = 256 << 10;     // of the quantised matrix at a time
+constexpr int64_t kQueriesAtOnce = 256;        // share what is read of the matrix
+constexpr int64_t kDecidingBytes = 512 << 10;  // of the matrix at a time, meanwhile
+constexpr float kNothing = -std::numeric_limits<float>::infinity();
+constexpr float kEverything = std::numeric_limits<float>::infinity();
+
+struct Survivor {
+  int32_t index;
+  float lower, upper;
+};
+
+// What one worker has found for one query: rows that may be among the k best, in rising order.
+class Survivors {
+ public:
+  void start(int64_t k, float floor) {
+    k_ = static_cast<size_t>(k);
+    floor_ = floor;
+    cut_at_ = 4 * k_ + 64;
+  }
+
+  float floor() const { return floor_; }
+  const std::vector<Survivor>& found() const { return found_; }
+  const std::vector<float>& best() const { return best_; }  // the k largest lower bounds, a heap
+  bool overflowed() const { return floor_ == kEverything; }
+
+  void push(const Survivor& one) {
+    found_.push_back(one);
+    raise(one.lower);
+    if (found_.size() >= cut_at_) cut();
+  }
+
+ private:
+  // The k-th largest lower bound excludes all that lies below it; what could equal it stays.
+  void raise(float lower) {
+    if (best_.size() == k_) {
+      if (!(lower > best_.front())) return;
+      std::pop_heap(best_.begin(), best_.end(), std::greater<>());
+      best_.pop_back();
+    }
+    best_.push_back(lower);
+    std::push_heap(best_.begin(), best_.end(), std::greater<>());
+    if (best_.size() == k_) floor_ = std::max(floor_, std::nextafter(best_.front(), kNothing));
+  }
+
+  void cut() {
+    found_.erase(std::remove_if(found_.begin(), found_.end(),
+                                [&](const Survivor& one) { return !(one.upper > floor_); }),
+                 found_.end());
+    cut_at_ = std::max(cut_at_, 2 * found_.size());
+    if (found_.size() > 16 * k_ + 4096) {
+      floor_ = kEverything;  // too many look alike: this query is scanned in fp32
+      found_.clear();
+    }
+  }
+
+  size_t k_ = 1, cut_at_ = 0;
+  float floor_ = 0.0f;
+  std::vector<Survivor> found_;
+  std::vector<float> best_;
+};
+
+class Screening {  // of one range of queries
+ public:
+  Screening(const TopScan& scan, const ScreenView& rows, int64_t first_query, int64_t n_queries,
+            int64_t k, const Execution& execution)
+      : scan_(scan),
+        execution_(execution),
+        kernels_(kernels(execution.isa)),
+        tile_(kernels_.screen(n_queries)),
+        rows_(rows),
+        first_query_(first_query),
+        n_queries_(n_queries),
+        k_(k),
+        n_panels_((n_queries + tile_.queries - 1) / tile_.queries),
+        packed_(n_panels_ * ScreenPanel::bytes(tile_.queries, rows.steps)),
+        usable_(n_panels_ * tile_.queries),
+        panels_(n_panels_) {
+    const int64_t work = n_queries * scan.rows.n_rows * scan.rows.dim;
+    workers_ = workers_for(work, execution.threads);
+    if (scan.seen != nullptr) {
+      seen_ = std::make_unique<SeenItems>(*scan.seen, first_query, n_queries, execution.threads);
+    }
+  }
+
+  void run(int32_t* indices, float* values) {
+    quantise_queries();
+    screen();
+    const int64_t n_tasks = std::min<int64_t>(n_queries_, execution_.threads);
+    const int64_t share = (n_queries_ + n_tasks - 1) / std::max<int64_t>(n_tasks, 1);
+    parallel_for(n_tasks, workers_for(n_queries_ << 16, execution_.threads),
+                 [&](int64_t task, int) {
+                   const int64_t first = task * share;
+                   decide(first, std::min(share, n_queries_ - first), indices, values);
+                 });
+  }
+
+  bool excluded(int64_t query) const {  // from the screening: its answer was not written
+    if (!usable_[query]) return true;
+    for (const auto& worker : found_) {
+      if (!worker.empty() && worker[query].overflowed()) return true;
+    }
+    return false;
+  }
+
+ private:
+  const float* query(int64_t q) const { return scan_.queries.row(first_query_ + q); }
+
+  void quantise_queries() {
+    const int64_t width = tile_.queries;
+    parallel_for(n_panels_, workers_for(n_queries_ * scan_.rows.dim, execution_.threads),
+                 [&](int64_t p, int) {
+                   const int64_t first = p * width;
+                   panels_[p] = ScreenPanel::quantise(
+                       query(first), std::min(width, n_queries_ - first), scan_.rows.dim,
+                       tile_.queries, rows_.steps, kernels_,
+                       packed_.data() + p * ScreenPanel::bytes(tile_.queries, rows_.steps),
+                       usable_.data() + first);
+                 });
+  }
+
+  void screen() {
+    const int64_t blocks = (scan_.rows.n_rows + kScreenBlock - 1) / kScreenBlock;
+    const int64_t block_bytes = kScreenBlock * rows_.steps * kScreenWidth;
+    const int64_t share = (blocks + 4 * workers_ - 1) / (4 * workers_);
+    const int64_t per_chunk =
+        std::max<int64_t>(1, std::min(share, kChunkBytes / std::max<int64_t>(block_bytes, 1)));
+    found_.resize(workers_);
+    parallel_for((blocks + per_chunk - 1) / per_chunk, workers_, [&](int64_t chunk, int worker) {
+      std::vector<Survivors>& found = found_[worker];
+      if (found.empty()) {
+        found.resize(n_queries_);
+        for (Survivors& one : found) one.start(std::min(k_, scan_.rows.n_rows), scan_.floor);
+      }
+      const int64_t first = chunk * per_chunk;
+      screen_chunk(first, std::min(per_chunk, blocks - first), found);
+    });
+  }
+
+  void screen_chunk(int64_t first_block, int64_t n_blocks, std::vector<Survivors>& found) const {
+    const int64_t first = first_block * kScreenBlock, n = n_blocks * kScreenBlock;
+    const Scratch<float> bias(n), slack(n);
+    for (int64_t r = 0; r < n; ++r) {
+      const int64_t row = first + r;
+      const bool out =
+          row >= scan_.rows.n_rows || (scan_.allowed != nullptr && scan_.allowed[row] == 0);
+      bias[r] = out ? kNothing : scan_.bias == nullptr ? 0.0f : scan_.bias[row];
+      slack[r] = bias[r] == kNothing ? 0.0f : std::fabs(bias[r]) * 0x1p-21f + 1e-36f;
+    }
+    ScreenHits hits;
+    for (int64_t p = 0; p < n_panels_; ++p) {
+      ScreenQueries queries = panels_[p];
+      for (int q = 0; q < tile_.queries; ++q) queries.floor[q] = floor_of(p, q, found);
+      for (int64_t at = 0; at < n; at += kScreenBlock) {
+        const int64_t row = first + at;
+        const ScreenRows rows{rows_.block(row),  rows_.scale + row, rows_.norm + row,
+                              rows_.error + row, bias.data() + at,  slack.data() + at};
+        tile_.run(queries, rows, rows_.steps, &hits);
+        for (uint32_t any = hits.any; any != 0; any &= any - 1) {
+          const int q = __builtin_ctz(any);
+          collect(p * tile_.queries + q, q, row, hits, found);
+          queries.floor[q] = floor_of(p, q, found);
+        }
+      }
+    }
+  }
+
+  float floor_of(int64_t panel, int q, const std::vector<Survivors>& found) const {
+    const int64_t query = panel * tile_.queries + q;
+    return query < n_queries_ && usable_[query] ? found[query].floor() : kEverything;
+  }
+
+  void collect(int64_t query, int q, int64_t first_row, const ScreenHits& hits,
+               std::vector<Survivors>& found) const {
+    for (uint64_t rows = hits.rows[q]; rows != 0; rows &= rows - 1) {
+      const int at = __builtin_ctzll(rows);
+      const auto row = static_cast<int32_t>(first_row + at);
+      const float value = hits.approximate[q][at], error = hits.error[q][at];
+      if (!(value + error > found[query].floor())) continue;
+      if (seen_ && seen_->has(query, row)) continue;
+      found[query].push({row, value - error, value + error});
+    }
+  }
+
+  // Keeps what all workers together cannot exclude.
+  void merge(int64_t query, std::vector<int32_t>& kept) const {
+    std::vector<float> lowers;
+    for (const auto& worker : found_) {
+      if (worker.empty()) continue;
+      const std::vector<float>& best = worker[query].best();
+      lowers.insert(lowers.end(), best.begin(), best.end());
+    }
+    float least = kNothing;
+    if (static_cast<int64_t>(lowers.size()) >= k_) {
+      std::nth_element(lowers.begin(), lowers.begin() + (k_ - 1), lowers.end(), std::greater<>());
+      least = lowers[k_ - 1];
+    }
+    for (const auto& worker : found_) {
+      if (worker.empty()) continue;
+      const auto middle = static_cast<std::ptrdiff_t>(kept.size());
+      for (const Survivor& one : worker[query].found()) {
+        if (one.upper >= least) kept.push_back(one.index);
+      }
+      std::inplace_merge(kept.begin(), kept.begin() + middle, kept.end());
+    }
+  }
+
+  // In fp32, a range of the matrix at a time so that it is read once for all these queries.
+  void decide(int64_t first, int64_t n, int32_t* indices, float* values) const {
+    std::vector<std::vector<int32_t>> kept(n);
+    std::vector<std::vector<float>> products(n);
+    std::vector<int64_t> next(n, 0);
+    for (int64_t q = 0; q < n; ++q) {
+      if (excluded(first + q)) continue;
+      merge(first + q, kept[q]);
+      products[q].resize(kept[q].size());
+    }
+    const int64_t row_bytes =
+        std::max<int64_t>(1, scan_.rows.dim) * static_cast<int64_t>(sizeof(float));
+    const int64_t range =
+        n == 1 ? scan_.rows.n_rows : std::max<int64_t>(1, kDecidingBytes / row_bytes);
+    for (int64_t row = 0; row < scan_.rows.n_rows; row += range) {
+      for (int64_t q = 0; q < n; ++q) {
+        const int64_t from = next[q], size = static_cast<int64_t>(kept[q].size());
+        while (next[q] < size && kept[q][next[q]] < row + range) ++next[q];
+        kernels_.gather_dots(scan_.rows.data, scan_.rows.dim, kept[q].data() + from, next[q] - from,
+                             query(first + q), products[q].data() + from);
+      }
+    }
+    for (int64_t q = 0; q < n; ++q) {
+      if (!excluded(first + q)) write(first + q, kept[q], products[q], indices, values);
+    }
+  }
+
+  void write(int64_t query, const std::vector<int32_t>& kept, const std::vector<float>& products,
+             int32_t* indices, float* values) const {
+    std::vector<Key> keys;
+    for (size_t j = 0; j < kept.size(); ++j) {
+      const float value = products[j] + (scan_.bias == nullptr ? 0.0f : scan_.bias[kept[j]]);
+      if (value > scan_.floor) keys.push_back(make_key(value, kept[j]));
+    }
+    const int64_t n = std::min<int64_t>(k_, static_cast<int64_t>(keys.size()));
+    std::partial_sort(keys.begin(), keys.begin() + n, keys.end(), std::greater<Key>());
+    for (int64_t j = 0; j < k_; ++j) {
+      indices[query * k_ + j] = j < n ? index_of(keys[j]) : kPadding;
+      values[query * k_ + j] = j < n ? value_of(keys[j]) : scan_.empty;
+    }
+  }
+
+  const TopScan& scan_;
+  const Execution& execution_;
+  const Kernels& kernels_;
+  const ScreenTile tile_;
+  const ScreenView rows_;
+  const int64_t first_query_, n_queries_, k_, n_panels_;
+  const Scratch<int8_t> packed_;
+  const Scratch<bool> usable_;
+  std::vector<ScreenQueries> panels_;
+  int workers_ = 1;
+  std::unique_ptr<SeenItems> seen_;
+  std::vector<std::vector<Survivors>> found_;
+};
+
+bool bounded(const TopScan& scan) {  // -inf takes a row out; NaN and inf have no bound
+  if (scan.bias == nullptr) return true;
+  return std::all_of(scan.bias, scan.bias + scan.rows.n_rows, [](float bias) {
+    return bias <= 1e30f && (bias >= -1e30f || bias == kNothing);
+  });
+}
+
+void screen_queries(const TopScan& scan, const ScreenView& view, int64_t first, int64_t n,
+                    const CodeOut& out, const Execution& execution) {
+  Screening screening(scan, view, first, n, out.k, execution);
+  screening.run(out.indices + first * out.k, out.values + first * out.k);
+  for (int64_t query = first; query < first + n; ++query) {
+    if (!screening.excluded(query - first)) continue;
+    RowsView seen{};
+    TopScan one = scan;
+    one.queries = {scan.queries.row(query), 1, scan.queries.dim};
+    if (scan.seen != nullptr) {
+      seen = {1, scan.seen->offsets + query, scan.seen->items, scan.seen->values};
+      one.seen = &seen;
+    }
+    exact_scan(one, {1, out.k, out.indices + query * out.k, out.values + query * out.k}, execution);
+  }
+}
+
+}  // namespace
+
+bool screening_pays(const TopScan& scan, const Execution& execution) {
+  if (kernels(execution.isa).screen == nullptr || scan.rows.dim == 0) return false;
+  return scan.rows.screen != nullptr || scan.queries.n_rows >= kQueriesToQuantise;
+}
+
+bool screened_scan(const TopScan& scan, const CodeOut& out, const Execution& execution) {
+  if (!bounded(scan)) return false;
+  const Matrix& rows = scan.rows;
+  const Scratch<uint8_t> own(rows.screen == nullptr ? screen_bytes(rows.n_rows, rows.dim) : 0);
+  if (rows.screen == nullptr && make_screen(rows, own.data(), execution) != Status::kOk) {
+    throw std::bad_alloc();
+  }
+  const uint8_t* const screen = rows.screen == nullptr ? own.data() : rows.screen;
+  const ScreenView view = view_screen(screen, rows.n_rows, rows.dim);
+  if (!view.usable) return false;
+  // Many queries: each worker takes some through the whole matrix. Few: all take part in each.
+  const int64_t work = out.n_rows * rows.n_rows * rows.dim;
+  const int workers = workers_for(work, execution.threads);
+  const bool by_queries = out.n_rows >= 2 * kMostScreenQueries * workers;
+  const int64_t share = (out.n_rows + workers - 1) / workers;
+  const int64_t panels = (share + kMostScreenQueries - 1) / kMostScreenQueries;
+  const int64_t at_once =
+      std::min(kQueriesAtOnce, by_queries ? panels * kMostScreenQueries : kQueriesAtOnce);
+  const Execution within{by_queries ? 1 : execution.threads, execution.isa};
+  parallel_for(
+      (out.n_rows + at_once - 1) / at_once, by_queries ? workers : 1, [&](int64_t task, int) {
+        const int64_t first = task * at_once;
+        screen_queries(scan, view, first, std::min(at_once, out.n_rows - first), out, within);
+      });
+  return true;
+}
+
+}  // namespace cfsae::cpu
