@@ -124,6 +124,55 @@ int64_t screen_bytes(int64_t n_rows, int64_t dim);
 Status make_screen(const Matrix& matrix, uint8_t* screen, const Execution& execution);
 bool has_screens();
 
+// A product of two matrices as int8 rows: row r is about scales[r] * values[r], and no entry of it
+// is further off than errors[r]. It only excludes: what it cannot exclude is rescored in fp32.
+struct FoldedTable {
+  const int8_t* values;  // (n_rows, dim)
+  const float *scales, *errors;
+  int64_t n_rows, dim;
+};
+
+struct FoldedEncoder {
+  FoldedTable products;                   // (I, L): item_weight @ encoder.T
+  const float *sums, *offsets;            // (L): the encoder's row sums; bias - encoder @ centre
+  double item_norm, latent_norm, offset;  // longest rows of item_weight, encoder; largest |bias|
+};
+
+struct FoldedDecoder {
+  FoldedTable products;        // (L, I): dictionary @ items.T
+  const float *sums, *shifts;  // (I): the items' row sums; items @ (the SAE's bias)
+  double atom_norm, item_norm, bias_norm, offset;  // ... largest |item bias|
+};
+
+// topk_encode of embedding, which is rows @ item_weight, bit for bit as it answers for one row. A
+// row without items, and one that the tables exclude too little for, goes the dense way.
+Status folded_topk_encode(const RowsView& rows, const FoldedEncoder& folded,
+                          const Matrix& embedding, const Matrix& encoder, const float* bias,
+                          const float* centre, const CodeOut& code, float* mean, float* std,
+                          const Execution& execution);
+
+// recommend of embedding, which is mean + std * (code @ dictionary + SAE bias), in the same way.
+Status folded_recommend(const CodeView& code, const StatsView& stats, const FoldedDecoder& folded,
+                        const Matrix& embedding, const Matrix& items, const float* bias,
+                        const RowsView* seen, const uint8_t* allowed, const CodeOut& out,
+                        const Execution& execution);
+
+// out (B, I) = code @ products: what a live profile keeps of its code.
+Status folded_scores(const CodeView& code, const FoldedTable& products, float* out,
+                     const Execution& execution);
+
+struct LiveScores {    // of one user, before any knob
+  const float* code;   // (I): folded_scores of the code
+  const float* dense;  // (I): embedding @ items.T + item bias; residual mode only
+};
+
+// steer_decode and recommend for one live user: reads the table's rows of turned latents only.
+Status folded_turn(const LiveScores& live, const Matrix& embedding, const CodeView& code,
+                   const StatsView& stats, const KnobsView& knobs, const Matrix& dictionary,
+                   const float* bias, DecodeMode mode, const FoldedDecoder& folded,
+                   const Matrix& items, const float* item_bias, const RowsView* seen,
+                   const uint8_t* allowed, const CodeOut& out, const Execution& execution);
+
 // Whether the instruction set is both compiled in and present on this machine.
 bool supports(Isa isa);
 const char* name_of(Isa isa);

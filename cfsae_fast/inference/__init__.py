@@ -1,6 +1,7 @@
 """Floor 2: what training leaves behind: networks of numpy arrays that serve without torch."""
 
 from cfsae_fast.inference.cfae import CFAENetwork, Layer
+from cfsae_fast.inference.folded import FoldedTables
 from cfsae_fast.inference.sae import SAENetwork, trim
 
-__all__ = ["CFAENetwork", "Layer", "SAENetwork", "trim"]
+__all__ = ["CFAENetwork", "FoldedTables", "Layer", "SAENetwork", "trim"]

@@ -67,6 +67,10 @@ class SAENetwork:
             screen=self._screen,
             threads=threads,
         )
+        return self.finish(encoded)
+
+    def finish(self, encoded: Encoded) -> Encoded:
+        """The `width` largest activations -> the code: what exceeds the threshold, trimmed."""
         if self.threshold is not None:
             indices, values = encoded.code
             kept = values > np.float32(self.threshold)

@@ -13,6 +13,14 @@ from cfsae_fast.ops.containers import (
     Rows,
     Stats,
 )
+from cfsae_fast.ops.folded import (
+    FoldedSide,
+    FoldedTable,
+    folded_recommend,
+    folded_scores,
+    folded_topk_encode,
+    folded_turn,
+)
 from cfsae_fast.ops.functions import (
     encode_rows,
     recommend,
@@ -28,6 +36,8 @@ __all__ = [
     "PADDING",
     "Code",
     "Encoded",
+    "FoldedSide",
+    "FoldedTable",
     "KnobKind",
     "Knobs",
     "Recommended",
@@ -36,6 +46,10 @@ __all__ = [
     "Stats",
     "build_info",
     "encode_rows",
+    "folded_recommend",
+    "folded_scores",
+    "folded_topk_encode",
+    "folded_turn",
     "force_isa",
     "get_threads",
     "recommend",

@@ -1,11 +1,11 @@
 // Standardise, subtract the centre, multiply, ReLU and top-k in one pass over tiles of the encoder.
 // Backward reads and writes the kept latents only, and goes through values, mean and std.
 #include <algorithm>
-#include <cmath>
 
 #include "api.h"
 #include "cpu/grouped.h"
 #include "cpu/scratch.h"
+#include "cpu/standardise.h"
 #include "cpu/top_scan.h"
 #include "parallel.h"
 
@@ -22,25 +22,6 @@ void for_each_row(int64_t n_rows, int64_t operations_per_row, int threads, const
     const int64_t last = std::min(n_rows, (task + 1) * kRowsPerTask);
     for (int64_t b = task * kRowsPerTask; b < last; ++b) body(b);
   });
-}
-
-struct RowStats {
-  double mean, deviation;  // the unbiased one, without epsilon; of one dimension: 1 - epsilon
-};
-
-RowStats row_stats(const float* x, int64_t dim) {
-  double sum = 0.0, squares = 0.0;
-  for (int64_t c = 0; c < dim; ++c) sum += x[c];
-  const double mean = sum / static_cast<double>(dim);
-  if (dim == 1) return {mean, 1.0 - kStdEpsilon};
-  for (int64_t c = 0; c < dim; ++c) squares += (x[c] - mean) * (x[c] - mean);
-  return {mean, std::sqrt(squares / static_cast<double>(dim - 1))};
-}
-
-// to = (x - mean) / std - centre
-void centre_row(const float* x, float mean, float std, const float* centre, int64_t dim,
-                float* to) {
-  for (int64_t c = 0; c < dim; ++c) to[c] = (x[c] - mean) / std - centre[c];
 }
 
 // du becomes dx, through u = (x - mean) / std and through mean and std themselves.

@@ -4,6 +4,7 @@
 #include <pybind11/stl.h>
 
 #include "python/checks.h"
+#include "python/folded.h"
 
 namespace cfsae::door {
 namespace {
@@ -220,5 +221,6 @@ PYBIND11_MODULE(_C, m) {
   m.def("screen_bytes", door::screen_bytes);
   m.def("make_screen", door::make_screen);
   m.def("has_screens", cfsae::cpu::has_screens);
+  door::add_folded(m);
   m.def("build_info", door::build_info);
 }

@@ -1,0 +1,225 @@
+"""Floor 2: a network's two ends as tables of products, for serving.
+
+Station: history -> code, and code -> scores, each as a gather-sum.
+
+Memory: I * L bytes per table and 8 bytes per row; ELSA and factor models have both. A model that is
+not linear before its embedding (MultVAE, MultDAE) has no table there, and one that is not linear
+after it (MultVAE) none there; the dense path serves that end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from cfsae_fast import ops
+from cfsae_fast.errors import ModelFormatError
+from cfsae_fast.inference.cfae import CFAENetwork
+from cfsae_fast.inference.sae import SAENetwork
+from cfsae_fast.ops import Encoded, Recommended, Rows
+from cfsae_fast.ops.folded import FoldedSide, FoldedTable
+
+BLOCK_BYTES = 64 << 20  # of fp32 products at a time, while a table is built
+_UNIT = 2.0**-24  # relative rounding error of one fp32 operation
+_PARTS = ("values", "scales", "errors", "sums", "shifts", "norms")
+
+
+@dataclass(frozen=True, eq=False)
+class FoldedTables:
+    """The folded ends of a model; None where that end is not linear."""
+
+    encode_side: FoldedSide | None
+    decode_side: FoldedSide | None
+
+    @staticmethod
+    def bytes_needed(cfae: CFAENetwork, sae: SAENetwork) -> int:
+        """Bytes of the tables that `build` would make: 0 where nothing can be folded."""
+        n_items, n_latents = cfae.n_items, sae.n_latents
+        encode = n_items * (n_latents + 8) + 8 * n_latents if folds_encode(cfae) else 0
+        decode = n_latents * (n_items + 8) + 8 * n_items if folds_decode(cfae) else 0
+        return encode + decode
+
+    @classmethod
+    def build(cls, cfae: CFAENetwork, sae: SAENetwork) -> FoldedTables:
+        """Multiply the model's matrices, block by block.
+
+        Raises:
+            ValueError: neither end of the model is linear.
+        """
+        if not (folds_encode(cfae) or folds_decode(cfae)):
+            raise ValueError(
+                f"fold must be given a model with a linear encoder or decoder, got {cfae.kind}; "
+                "the dense path serves it"
+            )
+        return cls(
+            _encode_side(cfae, sae) if folds_encode(cfae) else None,
+            _decode_side(cfae, sae) if folds_decode(cfae) else None,
+        )
+
+    @property
+    def nbytes(self) -> int:
+        arrays = self.to_arrays().values()
+        return sum(array.nbytes for array in arrays)
+
+    def encode(
+        self, sae: SAENetwork, rows: Rows, embedding: np.ndarray, *, threads: int = 0
+    ) -> Encoded:
+        """`sae.encode(embedding)`, where embedding (B, d) is the CFAE's of `rows`."""
+        if self.encode_side is None:
+            return sae.encode(embedding, threads=threads)
+        encoded = ops.folded_topk_encode(
+            rows,
+            self.encode_side,
+            embedding,
+            sae.encoder,
+            sae.encoder_bias,
+            sae.bias,
+            sae.width,
+            standardize=sae.standardize,
+            threads=threads,
+        )
+        return sae.finish(encoded)
+
+    def recommend(
+        self,
+        cfae: CFAENetwork,
+        encoded: Encoded,
+        embedding: np.ndarray,
+        n: int,
+        *,
+        seen: Rows | None = None,
+        allowed: np.ndarray | None = None,
+        threads: int = 0,
+    ) -> Recommended:
+        """`cfae.recommend(embedding)`, where embedding (B, d) is decoded from `encoded`."""
+        if self.decode_side is None:
+            return cfae.recommend(embedding, n, seen=seen, allowed=allowed, threads=threads)
+        return ops.folded_recommend(
+            encoded.code,
+            encoded.stats,
+            self.decode_side,
+            embedding,
+            cfae.items,
+            n,
+            bias=cfae.item_bias,
+            seen=seen,
+            allowed=allowed,
+            threads=threads,
+        )
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """Arrays to save: "encode.values" and so on."""
+        arrays = {}
+        for name, side in (("encode", self.encode_side), ("decode", self.decode_side)):
+            if side is not None:
+                parts = (*side.table, side.sums, side.shifts, np.asarray(side.norms))
+                named = zip(_PARTS, parts, strict=True)
+                arrays |= {f"{name}.{part}": array for part, array in named}
+        return arrays
+
+    @classmethod
+    def from_arrays(
+        cls, arrays: Mapping[str, np.ndarray], cfae: CFAENetwork, sae: SAENetwork
+    ) -> FoldedTables:
+        """Inverse of `to_arrays`; arrays may be memory-mapped.
+
+        Raises:
+            ModelFormatError: arrays are missing or do not fit the model.
+        """
+        shape = (cfae.n_items, sae.n_latents)
+        return cls(
+            _side(arrays, "encode", shape) if folds_encode(cfae) else None,
+            _side(arrays, "decode", shape[::-1]) if folds_decode(cfae) else None,
+        )
+
+
+def folds_encode(cfae: CFAENetwork) -> bool:
+    """Whether embeddings are plain sums of the rows of item_weight."""
+    return not (
+        cfae.encoder_layers
+        or cfae.normalize_input
+        or cfae.first_activation != "none"
+        or cfae.first_bias is not None
+    )
+
+
+def folds_decode(cfae: CFAENetwork) -> bool:
+    """Whether scores are embedding @ items.T + item_bias."""
+    return not cfae.decoder_layers
+
+
+def _encode_side(cfae: CFAENetwork, sae: SAENetwork) -> FoldedSide:
+    encoder = sae.encoder.astype(np.float64)
+    shifts = sae.encoder_bias - encoder @ sae.bias.astype(np.float64)
+    norms = (_longest(cfae.item_weight), _longest(sae.encoder), 0.0, _largest(sae.encoder_bias))
+    table = _product(cfae.item_weight, sae.encoder, norms[0] * norms[1])
+    return FoldedSide(table, _single(encoder.sum(axis=1)), _single(shifts), norms)
+
+
+def _decode_side(cfae: CFAENetwork, sae: SAENetwork) -> FoldedSide:
+    items, bias = cfae.items, sae.bias.astype(np.float64)
+    item_bias = 0.0 if cfae.item_bias is None else _largest(cfae.item_bias)
+    norms = (_longest(sae.dictionary), _longest(items), float(np.linalg.norm(bias)), item_bias)
+    table = _product(sae.dictionary, items, norms[0] * norms[1])
+    sums, shifts = items.sum(axis=1, dtype=np.float64), items.astype(np.float64) @ bias
+    return FoldedSide(table, _single(sums), _single(shifts), norms)
+
+
+def _product(left: np.ndarray, right: np.ndarray, reach: float) -> FoldedTable:
+    """left @ right.T (R, C) as int8; `reach` bounds its entries, and so what fp32 loses in them."""
+    n_rows, n_columns = len(left), len(right)
+    values = np.empty((n_rows, n_columns), np.int8)
+    scales, errors = np.empty(n_rows, np.float32), np.empty(n_rows, np.float32)
+    lost = 2 * _UNIT * (left.shape[1] + 32) * reach + 1e-35
+    step = max(1, BLOCK_BYTES // max(1, 4 * n_columns))
+    for first in range(0, n_rows, step):
+        at = slice(first, min(first + step, n_rows))
+        with np.errstate(all="ignore"):  # what is not finite gets an infinite error below
+            block = left[at] @ right.T
+            largest = np.abs(block).max(axis=1, initial=0)
+            scale = np.maximum(largest / np.float32(127), np.float32(1e-30))
+            block /= scale[:, None]
+            rounded = np.rint(block)
+            sane = np.isfinite(block).all(axis=1)
+            values[at] = np.where(sane[:, None], np.clip(rounded, -127, 127), 0)
+            block -= values[at]
+            off = np.abs(block).max(axis=1, initial=0).astype(np.float64)
+            # the division is off by a unit of a value of up to 127
+            error = (off + 4 * _UNIT * 128) * scale * 1.0001 + lost
+        scales[at] = np.where(sane, scale, 0)
+        errors[at] = np.where(sane & np.isfinite(error), error, np.inf)
+    return FoldedTable(values, scales, errors)
+
+
+def _longest(matrix: np.ndarray) -> float:
+    """The length of the longest row; infinite where an entry is not finite."""
+    squares = np.einsum("ij,ij->i", matrix, matrix, dtype=np.float64)
+    return _sane(float(np.sqrt(squares.max(initial=0))) * (1 + 1e-6))
+
+
+def _largest(vector: np.ndarray) -> float:
+    return _sane(float(np.abs(vector).max(initial=0)))
+
+
+def _sane(bound: float) -> float:
+    return bound if np.isfinite(bound) else float("inf")
+
+
+def _single(vector: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(vector, dtype=np.float32)
+
+
+def _side(arrays: Mapping[str, np.ndarray], name: str, shape: tuple[int, int]) -> FoldedSide:
+    missing = [part for part in _PARTS if f"{name}.{part}" not in arrays]
+    if missing:
+        raise ModelFormatError(f"the folded tables must hold {name}.{missing[0]}, found none")
+    values, scales, errors, sums, shifts, norms = (arrays[f"{name}.{part}"] for part in _PARTS)
+    want = (shape, shape[:1], shape[:1], shape[1:], shape[1:], (4,))
+    got = tuple(one.shape for one in (values, scales, errors, sums, shifts, norms))
+    if got != want or values.dtype != np.int8:
+        raise ModelFormatError(f"the folded tables do not fit the model ({name}); fold it again")
+    return FoldedSide(
+        FoldedTable(values, scales, errors), sums, shifts, tuple(float(norm) for norm in norms)
+    )

@@ -1,0 +1,150 @@
+"""Floor 1: the folded ops on numpy arrays: tables of products stand in for the dense matrices.
+
+Station: `history -> code` and `code -> scores -> top-N`, when the model is folded for serving.
+
+A table only excludes; what it cannot exclude is computed in fp32 as the dense op does for one row,
+so answers are those of `topk_encode` and `recommend`, bit for bit. No gradient: numpy only.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from cfsae_fast import _C
+from cfsae_fast.ops.containers import Code, Encoded, Knobs, Recommended, Rows, Stats
+from cfsae_fast.ops.settings import execution
+
+Array = np.ndarray
+
+
+class FoldedTable(NamedTuple):
+    """A product (R, C) as int8: row r is about scales[r] * values[r], never off by over errors[r].
+
+    values (R, C) int8; scales, errors (R,) float32.
+    """
+
+    values: Array
+    scales: Array
+    errors: Array
+
+
+class FoldedSide(NamedTuple):
+    """One end of the model, folded.
+
+    encode: table (I, L) = item_weight @ encoder.T, sums (L,) = encoder's row sums, shifts (L,) =
+    bias - encoder @ centre, norms (longest row of item_weight, of the encoder, 0, largest |bias|).
+
+    decode: table (L, I) = dictionary @ items.T, sums (I,) = items' row sums, shifts (I,) = items @
+    SAE bias, norms (longest atom, longest item, the SAE bias' length, largest |item bias|).
+    """
+
+    table: FoldedTable
+    sums: Array
+    shifts: Array
+    norms: tuple[float, float, float, float]
+
+
+def folded_topk_encode(
+    rows: Rows,
+    folded: FoldedSide,
+    embedding: Array,
+    encoder: Array,
+    bias: Array,
+    centre: Array,
+    k: int,
+    *,
+    standardize: bool = True,
+    threads: int = 0,
+) -> Encoded:
+    """topk_encode of embedding (B, d), which must be rows @ item_weight (a row without items may
+    hold anything)."""
+    if not 1 <= k <= len(encoder):
+        raise ValueError(f"k must be in [1, n_latents={len(encoder)}], got {k}")
+    n = len(embedding)
+    code = Code(np.empty((n, k), np.int32), np.empty((n, k), np.float32))
+    stats = Stats(np.empty(n, np.float32), np.empty(n, np.float32)) if standardize else None
+    _C.folded_topk_encode(
+        *map(_plain, rows), tuple(folded.table), folded.sums, folded.shifts, folded.norms,
+        _plain(embedding), encoder, bias, centre, *code, *(stats or (None, None)),
+        *execution(threads),
+    )  # fmt: skip
+    return Encoded(code, stats)
+
+
+def folded_recommend(
+    code: Code,
+    stats: Stats | None,
+    folded: FoldedSide,
+    embedding: Array,
+    items: Array,
+    n: int,
+    *,
+    bias: Array | None = None,
+    seen: Rows | None = None,
+    allowed: Array | None = None,
+    threads: int = 0,
+) -> Recommended:
+    """recommend of embedding (B, d), which must be sparse_decode of `code` and `stats`."""
+    if n < 1:
+        raise ValueError(f"n must be at least 1, got {n}")
+    found = _empty(len(embedding), n)
+    seen_offsets, seen_items = map(_plain, seen[:2]) if seen is not None else (None, None)
+    _C.folded_recommend(
+        *map(_plain, code), *(stats or (None, None)), tuple(folded.table), folded.sums,
+        folded.shifts, folded.norms, _plain(embedding), items, bias, seen_offsets, seen_items,
+        _bytes(allowed), *found, *execution(threads),
+    )  # fmt: skip
+    return found
+
+
+def folded_scores(code: Code, table: FoldedTable, *, threads: int = 0) -> Array:
+    """About code @ dictionary @ items.T: (B, k), (L, I) -> (B, I) float32, for `folded_turn`."""
+    out = np.empty((len(code.indices), table.values.shape[1]), np.float32)
+    _C.folded_scores(*map(_plain, code), tuple(table), out, *execution(threads))
+    return out
+
+
+def folded_turn(
+    scores: tuple[Array, Array | None],
+    embedding: Array,
+    encoded: Encoded,
+    knobs: Knobs,
+    dictionary: Array,
+    sae_bias: Array,
+    folded: FoldedSide,
+    items: Array,
+    n: int,
+    *,
+    bias: Array | None = None,
+    seen: Array | None = None,
+    allowed: Array | None = None,
+    threads: int = 0,
+) -> Recommended:
+    """steer_decode, then recommend, for one live user: knobs of one row -> (1, n).
+
+    scores: folded_scores of the code (I,), and for residual mode the base scores (I,) of the
+    embedding, else None (reconstruct). seen: (m,) item positions.
+    """
+    found = _empty(1, n)
+    _C.folded_turn(
+        *scores, embedding, *encoded.code, *(encoded.stats or (None, None)), *knobs, dictionary,
+        sae_bias, tuple(folded.table), folded.sums, folded.shifts, folded.norms, items, bias,
+        seen, _bytes(allowed), *found, *execution(threads),
+    )  # fmt: skip
+    return found
+
+
+def _empty(n_rows: int, n: int) -> Recommended:
+    return Recommended(np.empty((n_rows, n), np.int32), np.empty((n_rows, n), np.float32))
+
+
+def _plain(array: Array | None) -> Array | None:
+    return None if array is None else np.ascontiguousarray(array)
+
+
+def _bytes(allowed: Array | None) -> Array | None:
+    if allowed is None or allowed.dtype != np.bool_:
+        return allowed
+    return np.ascontiguousarray(allowed).view(np.uint8)
