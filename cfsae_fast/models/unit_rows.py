@@ -14,7 +14,8 @@ from torch import Tensor, nn
 def project_gradient_(weight: nn.Parameter) -> None:
     """Remove from each row's gradient its part along the (unit) row, in place."""
     if weight.grad is not None:
-        along = (weight.grad * weight).sum(dim=1, keepdim=True)
+        # a product of the two would be written to memory once more, only to be summed
+        along = torch.bmm(weight.grad.unsqueeze(1), weight.unsqueeze(2)).squeeze(2)
         weight.grad.addcmul_(along, weight, value=-1)
 
 
