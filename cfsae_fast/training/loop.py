@@ -191,10 +191,17 @@ class _Run:
 def autocast(config: TrainConfig):
     """The context of a forward pass: bf16 where config.precision and the device say so."""
     kind = torch.device(config.device).type
-    able = kind == "cuda" and torch.cuda.is_bf16_supported()
-    if config.precision == "bf16" or (config.precision == "auto" and able):
+    if config.precision == "bf16" or (config.precision == "auto" and _multiplies_bf16(kind)):
         return torch.autocast(kind, dtype=torch.bfloat16)
     return nullcontext()
+
+
+def _multiplies_bf16(kind: str) -> bool:
+    """Whether the device has instructions for it; without them bf16 is slower than fp32."""
+    if kind == "cuda":
+        return torch.cuda.is_bf16_supported()
+    able = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.4 cannot say: fp32
+    return kind == "cpu" and bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 
 def _describe(progress: Progress) -> str:

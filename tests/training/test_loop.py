@@ -124,8 +124,12 @@ def test_resume_needs_a_folder():
         train(Walker(), Ones(), config(), resume=True)
 
 
-def test_bf16_is_used_where_asked_for():
-    with autocast(config(precision="bf16")):
-        assert torch.is_autocast_enabled("cpu")
-    with autocast(config(precision="auto")):
+@pytest.mark.parametrize("able", [True, False])
+def test_bf16_is_used_where_asked_for_or_built_in(able, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": able}, raising=False)
+    for precision, used in (("bf16", True), ("auto", able), ("fp32", False)):
+        with autocast(config(precision=precision)):
+            assert torch.is_autocast_enabled("cpu") == used
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    with autocast(config(precision="auto")):  # an older torch cannot say
         assert not torch.is_autocast_enabled("cpu")
