@@ -2,9 +2,9 @@
 
 Station: history -> code, and code -> scores, each as a gather-sum.
 
-Memory: I * L bytes per table and 8 bytes per row; ELSA and factor models have both. A model that is
-not linear before its embedding (MultVAE, MultDAE) has no table there, and one that is not linear
-after it (MultVAE) none there; the dense path serves that end.
+Memory: I * L bytes per table and 8 bytes per row and column. ELSA has both tables. A factor model,
+whose encoder solves a ridge regression, has that of the scores alone; MultVAE and MultDAE, which
+have layers on both sides, have none. Where there is no table, the dense path serves that end.
 """
 
 from __future__ import annotations

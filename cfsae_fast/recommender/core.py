@@ -6,6 +6,7 @@ Station: history and knobs -> embedding -> code -> steer -> embedding' -> scores
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,15 +17,19 @@ from cfsae_fast.concepts import ConceptMap
 from cfsae_fast.config import CFAEConfig, SAEConfig, TrainConfig
 from cfsae_fast.errors import require_extra
 from cfsae_fast.ids import Id
+from cfsae_fast.inference import FoldedTables
 from cfsae_fast.ops import Encoded
 from cfsae_fast.recommender import explaining, inputs, pipeline
 from cfsae_fast.recommender.explaining import Explanation
 from cfsae_fast.recommender.fitted import Fitted, load, save
+from cfsae_fast.recommender.live import LiveProfile
 
 if TYPE_CHECKING:
     from cfsae_fast.data import HoldOut, Interactions, Tags
 
 CHUNK = 1024  # users scored at a time: bounds memory at CHUNK * (d + history), never users * items
+
+FOLD_LIMIT = 8 << 30  # bytes that fold() may take unasked
 
 
 class Recommendations(NamedTuple):
@@ -173,6 +178,31 @@ class SteerableRecommender:
         model._fitted = fitted
         return model
 
+    def fold(self, limit_bytes: int = FOLD_LIMIT) -> SteerableRecommender:
+        """Multiply out the model's linear ends, for serving: the same answers, sooner.
+
+        The tables take `FoldedTables.bytes_needed`, about 2 * items * latents bytes; `save` writes
+        them beside the model, and `load` maps them into memory, shared by all processes.
+
+        Raises:
+            ValueError: more than `limit_bytes` are needed, or no end of the model is linear.
+        """
+        fitted = self.fitted
+        needed = FoldedTables.bytes_needed(fitted.cfae, fitted.sae)
+        if needed > limit_bytes:
+            raise ValueError(
+                f"limit_bytes must be at least {needed:,} to fold {len(fitted.item_ids):,} items "
+                f"x {fitted.sae.n_latents:,} latents, got {limit_bytes:,}; raise it, or serve "
+                "the model unfolded"
+            )
+        self._fitted = replace(fitted, folded=FoldedTables.build(fitted.cfae, fitted.sae))
+        return self
+
+    def unfold(self) -> SteerableRecommender:
+        """Forget the folded tables."""
+        self._fitted = replace(self.fitted, folded=None)
+        return self
+
     # ---- asking it --------------------------------------------------------------------------
 
     def recommend(
@@ -210,7 +240,7 @@ class SteerableRecommender:
         Raises:
             UnknownIdError, UnknownConceptError, DataError, ValueError: naming the argument.
         """
-        _check_n(n)
+        inputs.check_n(n)
         pipeline.check_mode(mode)
         request = self._request(users, histories, unknown)
         allowed = inputs.allowed_mask(allow, deny, self.fitted.item_ids)
@@ -218,15 +248,26 @@ class SteerableRecommender:
         parts = []
         for first in range(0, len(turns), CHUNK):
             part = inputs.take(request, first, first + CHUNK)
-            embedding = pipeline.embed(self.fitted, part, threads)
+            options = {"mode": mode, "exclude_seen": exclude_seen, "allowed": allowed}
             wishes = turns[first : first + CHUNK]
-            steered = pipeline.steer(self.fitted, embedding, wishes, mode=mode, threads=threads)
-            seen = part.rows if exclude_seen else None
-            parts.append(pipeline.top(self.fitted, steered, n, seen, allowed, threads))
+            parts.append(pipeline.answer(self.fitted, part, wishes, n, threads=threads, **options))
         found = _join(parts, n, self.fitted.item_ids.values)
         if frame:
             return self._frame(request, found)
         return Recommendations(found.ids[0], found.scores[0]) if request.single else found
+
+    def live(
+        self,
+        user: Id | None = None,
+        *,
+        history: list[Id] | None = None,
+        steer: Any = None,
+        mode: str = "residual",
+        exclude_seen: bool = True,
+    ) -> LiveProfile:
+        """One user's profile that stays: add, remove, turn, and top(n) as `recommend` answers."""
+        request = self._request(user, None if history is None else [history], "error")
+        return LiveProfile(self.fitted, request, steer, mode=mode, exclude_seen=exclude_seen)
 
     def embed(self, users: Any = None, *, histories: Any = None) -> np.ndarray:
         """Dense user vectors (B, d)."""
@@ -348,8 +389,3 @@ def _join(parts: list[ops.Recommended], n: int, names: np.ndarray) -> Recommenda
     external = np.full(ids.shape, "" if names.dtype.kind == "U" else -1, dtype=names.dtype)
     external[ids >= 0] = names[ids[ids >= 0]]
     return Recommendations(external, scores)
-
-
-def _check_n(n: int) -> None:
-    if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
-        raise ValueError(f"n must be a whole number of at least 1, got {n!r}")

@@ -16,11 +16,12 @@ from cfsae_fast._version import __version__
 from cfsae_fast.concepts import ConceptMap
 from cfsae_fast.errors import DataError, ModelFormatError
 from cfsae_fast.ids import Ids, texts_from_arrays, texts_to_arrays
-from cfsae_fast.inference import CFAENetwork, SAENetwork
-from cfsae_fast.io import read_directory, write_directory
+from cfsae_fast.inference import CFAENetwork, FoldedTables, SAENetwork, load_tables, save_tables
+from cfsae_fast.io import MANIFEST, read_directory, read_json, write_directory
 from cfsae_fast.ops import Rows
 
 KIND = "recommender"
+TABLES = "folded"  # the folder of folded tables inside a saved model
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +32,7 @@ class Fitted:
     in for an empty history. titles: (I,) str or None. user_factors: (U, d) or None: embeddings of
     the stored users that were brought along (`wrap`) instead of encoded from their histories.
     latent_names: latent -> concept that describes it best. report: configs and metrics of training.
+    folded: tables for serving, or None; the answers are the same.
     """
 
     cfae: CFAENetwork
@@ -44,6 +46,7 @@ class Fitted:
     latent_names: dict[int, str] = field(default_factory=dict)
     user_factors: np.ndarray | None = None
     report: dict[str, Any] = field(default_factory=dict)
+    folded: FoldedTables | None = None
 
     def __post_init__(self) -> None:
         """Raises: DataError: the parts do not fit together."""
@@ -96,7 +99,23 @@ def save(fitted: Fitted, path: str | os.PathLike) -> Path:
         "histories.safetensors": rows,
         "extra.safetensors": extra,
     }
-    return write_directory(path, files, kind=KIND)
+    saved = write_directory(path, files, kind=KIND)
+    if fitted.folded is not None:
+        save_folded(fitted.folded, saved)
+    return saved
+
+
+def save_folded(tables: FoldedTables, path: str | os.PathLike) -> Path:
+    """Write tables of the model saved at `path` into its directory, where `load` finds them."""
+    return save_tables(tables, Path(path) / TABLES, weights=_weights_of(Path(path)))
+
+
+def _weights_of(path: Path) -> str:
+    """What tells the weights of a saved model from any others."""
+    files = read_json(path / MANIFEST)["files"]
+    return " ".join(
+        files[name]["sha256"] for name in sorted(files) if name.startswith(("cfae.", "sae/"))
+    )
 
 
 def load(path: str | os.PathLike) -> Fitted:
@@ -107,9 +126,14 @@ def load(path: str | os.PathLike) -> Fitted:
     """
     files = read_directory(path, kind=KIND)
     try:
-        return _assemble(files)
+        fitted = _assemble(files)
     except (KeyError, TypeError, ValueError) as error:
         raise ModelFormatError(f"{path} is damaged: {error}; restore it or save again") from error
+    tables = Path(path) / TABLES
+    if not tables.is_dir():
+        return fitted
+    folded = load_tables(tables, fitted.cfae, fitted.sae, weights=_weights_of(Path(path)))
+    return replace(fitted, folded=folded)
 
 
 def _assemble(files: dict[str, Any]) -> Fitted:

@@ -101,6 +101,12 @@ def allowed_mask(
     return mask
 
 
+def check_n(n: int) -> None:
+    """Raises: ValueError: not a whole number of at least 1."""
+    if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
+        raise ValueError(f"n must be a whole number of at least 1, got {n!r}")
+
+
 def _listed(ids: Any, name: str) -> list:
     if not _is_list(ids):
         raise DataError(f"{name} must be a list of item ids, got {type(ids).__name__}")

@@ -55,12 +55,56 @@ def steer(
     check_mode(mode)
     if mode == "residual" and not any(turns):
         return embedding
-    sae = fitted.sae
-    encoded = sae.encode(embedding, threads=threads)
-    knobs = knobs_of(fitted, turns, encoded)
+    encoded = fitted.sae.encode(embedding, threads=threads)
+    return _turned(fitted, embedding, encoded, turns, mode, threads)[0]
+
+
+def encode(fitted: Fitted, request: Request, embedding: np.ndarray, threads: int = 0) -> Encoded:
+    """Codes of `embed(request)`, by the folded tables where there are any."""
+    brought = fitted.user_factors is not None and request.users is not None
+    if fitted.folded is None or brought:
+        return fitted.sae.encode(embedding, threads=threads)
+    return fitted.folded.encode(fitted.sae, request.rows, embedding, threads=threads)
+
+
+def answer(
+    fitted: Fitted,
+    request: Request,
+    turns: list[Any],
+    n: int,
+    *,
+    mode: str,
+    exclude_seen: bool = True,
+    allowed: np.ndarray | None = None,
+    threads: int = 0,
+) -> Recommended:
+    """The whole line: rows and turns to top-N item positions and scores."""
+    check_mode(mode)
+    seen = request.rows if exclude_seen else None
+    embedding = embed(fitted, request, threads)
+    if mode == "residual" and not any(turns):
+        return top(fitted, embedding, n, seen, allowed, threads)
+    encoded = encode(fitted, request, embedding, threads)
+    moved, steered = _turned(fitted, embedding, encoded, turns, mode, threads)
+    if fitted.folded is None or mode == "residual":
+        return top(fitted, moved, n, seen, allowed, threads)
+    options = {"seen": seen, "allowed": allowed, "threads": threads}
+    return fitted.folded.recommend(fitted.cfae, steered, moved, n, **options)
+
+
+def _turned(
+    fitted: Fitted,
+    embedding: np.ndarray,
+    encoded: Encoded,
+    turns: list[Any],
+    mode: str,
+    threads: int,
+) -> tuple[np.ndarray, Encoded]:
+    """embedding' (B, d), and the code that it is decoded from (reconstruct)."""
+    sae, knobs = fitted.sae, knobs_of(fitted, turns, encoded)
     if knobs is None:
-        return sae.decode(encoded, threads=threads)
-    return ops.steer_decode(
+        return sae.decode(encoded, threads=threads), encoded
+    moved = ops.steer_decode(
         embedding,
         encoded.code,
         knobs,
@@ -70,6 +114,10 @@ def steer(
         mode=mode,
         threads=threads,
     )
+    if mode == "residual":
+        return moved, encoded
+    code = ops.steer(encoded.code, knobs, n_latents=sae.n_latents, threads=threads)
+    return moved, encoded._replace(code=code)
 
 
 def top(

@@ -1,0 +1,174 @@
+"""A folded model answers as the unfolded one, is saved and mapped, and lives."""
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from cfsae_fast.errors import ModelFormatError, UnknownIdError
+from cfsae_fast.recommender import SteerableRecommender
+from tests.recommender.conftest import small_model
+
+STEERS = [None, {3: 0.4}, {3: 0.4, 7: 0.2}, {5: -1}, {2: 0.9, 4: -0.5}]
+
+
+def folded(kind, sae="topk"):
+    return SteerableRecommender.from_fitted(small_model(kind, sae).fitted).fold()
+
+
+def assert_same(got, want):
+    np.testing.assert_array_equal(got.ids, want.ids)
+    np.testing.assert_array_equal(got.scores, want.scores)
+
+
+def histories(model, count):
+    ids, random = model.fitted.item_ids.values.tolist(), np.random.default_rng(4)
+    return [[ids[i] for i in random.permutation(len(ids))[:size]] for size in range(count)]
+
+
+@pytest.mark.parametrize("sae", ["topk", "batchtopk", "basic"])
+@pytest.mark.parametrize("kind", ["elsa", "factors"])
+@pytest.mark.parametrize("mode", ["residual", "reconstruct"])
+def test_folding_changes_no_answer(kind, sae, mode):
+    dense, fast = small_model(kind, sae), folded(kind, sae)
+    users = dense.fitted.user_ids.values[:3].tolist()
+    allow = dense.fitted.item_ids.values[5:90].tolist()
+    for steer in STEERS:
+        for who in ({"users": users}, {"histories": histories(dense, 9)}):
+            options = {"steer": steer, "mode": mode, "allow": allow, "n": 12}
+            assert_same(fast.recommend(**who, **options), dense.recommend(**who, **options))
+
+
+def test_the_bytes_are_said_and_the_limit_is_kept():
+    model = folded("elsa")
+    tables = model.fitted.folded
+    needed = tables.bytes_needed(model.fitted.cfae, model.fitted.sae)
+    assert tables.nbytes == needed + 64  # two rows of four norms
+    with pytest.raises(ValueError, match=f"limit_bytes must be at least {needed:,}"):
+        model.fold(limit_bytes=needed - 1)
+    assert model.unfold().fitted.folded is None
+
+
+@pytest.mark.parametrize("kind", ["multvae", "multdae"])
+def test_a_model_without_linear_ends_is_refused(kind):
+    with pytest.raises(ValueError, match="linear"):
+        folded(kind)
+
+
+def test_saved_tables_are_mapped_and_used(tmp_path):
+    model = folded("elsa")
+    model.save(tmp_path / "m")
+    loaded = SteerableRecommender.load(tmp_path / "m")
+    side = loaded.fitted.folded.encode_side
+    assert isinstance(side.table.values.base, np.memmap) and not side.table.values.flags.writeable
+    who = {"histories": histories(model, 4), "steer": STEERS[1], "mode": "reconstruct"}
+    assert_same(loaded.recommend(**who), model.recommend(**who))
+    loaded.save(tmp_path / "m")  # over the files it has mapped
+    assert_same(SteerableRecommender.load(tmp_path / "m").recommend(**who), model.recommend(**who))
+    loaded.unfold().save(tmp_path / "m")
+    assert SteerableRecommender.load(tmp_path / "m").fitted.folded is None
+
+
+def test_foreign_and_damaged_tables_are_refused(tmp_path):
+    one, other = folded("elsa").save(tmp_path / "a"), folded("factors").save(tmp_path / "b")
+    (other / "folded").rename(tmp_path / "kept")
+    (one / "folded").rename(other / "folded")
+    with pytest.raises(ModelFormatError, match="other weights"):
+        SteerableRecommender.load(other)
+    (other / "folded").rename(one / "folded")
+    file = one / "folded" / "encode.values.npy"
+    file.write_bytes(file.read_bytes()[:-10])
+    with pytest.raises(ModelFormatError, match="damaged"):
+        SteerableRecommender.load(one)
+
+
+class Edits(RuleBasedStateMachine):
+    """Random edits of a live profile; after each, it answers as recommend does."""
+
+    kind = "elsa"
+
+    @initialize(mode=st.sampled_from(["residual", "reconstruct"]), seen=st.booleans())
+    def begin(self, mode, seen):
+        self.model = folded(self.kind)
+        self.dense = small_model(self.kind, "topk")
+        self.items = self.model.fitted.item_ids.values.tolist()
+        self.options = {"mode": mode, "exclude_seen": seen}
+        self.profile = self.model.live(history=[], **self.options)
+        self.history, self.steer, self.n = set(), None, 10
+
+    @rule(at=st.integers(0, 149))
+    def add(self, at):
+        self.profile.add(self.items[at])
+        self.history.add(self.items[at])
+
+    @rule(at=st.integers(0, 10**6))
+    def remove(self, at):
+        if self.history:
+            item = sorted(self.history)[at % len(self.history)]
+            self.profile.remove(item)
+            self.history.discard(item)
+
+    @rule(steer=st.sampled_from(STEERS))
+    def turn(self, steer):
+        self.profile.turn(steer)
+        self.steer = steer
+
+    @rule(n=st.sampled_from([1, 10, 149, 200]))
+    def ask_for(self, n):
+        self.n = n
+
+    @invariant()
+    def answers_as_recommend(self):
+        if not hasattr(self, "profile"):
+            return
+        want = self.dense.recommend(
+            histories=[sorted(self.history)], n=self.n, steer=self.steer, **self.options
+        )
+        got = self.profile.top(self.n)
+        np.testing.assert_array_equal(got.ids, want.ids[0])
+        np.testing.assert_array_equal(got.scores, want.scores[0])
+
+
+class DenseEncoderEdits(Edits):
+    kind = "factors"
+
+
+class UnfoldedEdits(Edits):
+    @initialize(mode=st.sampled_from(["residual", "reconstruct"]), seen=st.booleans())
+    def begin(self, mode, seen):
+        super().begin(mode, seen)
+        self.profile = self.dense.live(history=[], **self.options)
+
+
+for machine in (Edits, DenseEncoderEdits, UnfoldedEdits):
+    machine.TestCase.settings = settings(max_examples=15, stateful_step_count=20, deadline=None)
+TestEdits, TestDenseEncoderEdits = Edits.TestCase, DenseEncoderEdits.TestCase
+TestUnfoldedEdits = UnfoldedEdits.TestCase
+
+
+def test_a_live_user_starts_as_stored():
+    model = folded("factors")
+    user = model.fitted.user_ids[5]
+    for mode in ("residual", "reconstruct"):
+        profile = model.live(user=user, steer={3: 0.4}, mode=mode)
+        want = small_model("factors", "topk").recommend(user, steer={3: 0.4}, mode=mode)
+        assert_same(profile.top(), want)
+
+
+def test_a_live_profile_says_what_is_wrong():
+    model = folded("elsa")
+    profile = model.live(history=model.fitted.item_ids.values[:2].tolist())
+    assert profile.history == model.fitted.item_ids.values[:2].tolist()
+    with pytest.raises(UnknownIdError):
+        profile.add("no such item")
+    with pytest.raises(ValueError, match="in the history"):
+        profile.remove(model.fitted.item_ids[9])
+    with pytest.raises(ValueError, match="concept"):
+        profile.turn({"no such concept": 0.5})
+    with pytest.raises(ValueError, match="n must be"):
+        profile.top(0)
+    with pytest.raises(ValueError, match="mode"):
+        model.live(history=[], mode="other")
+    with pytest.raises(ValueError, match="users or histories"):
+        model.live()
