@@ -45,8 +45,8 @@ class LiveProfile:
     >>> ids, scores = profile.top(10)
 
     Turning knobs is quickest on a folded model (`model.fold()`); without tables every `top` is a
-    full request. Not for several threads at once. In residual mode the first turn after an edit
-    costs one product with all items.
+    full request. Not for several threads at once. In residual mode the first two
+    requests after an edit read all items.
     """
 
     def __init__(
@@ -72,6 +72,7 @@ class LiveProfile:
         self._request = request
         self._kept: _Kept | None = None
         self._base: np.ndarray | None = None
+        self._asked = False
         self.turn(steer)
 
     @property
@@ -104,8 +105,12 @@ class LiveProfile:
     def turn(self, steer: Any) -> None:
         """Set the knobs, as recommend's `steer`; None turns all of them back."""
         turns = steering.per_row(steer, 1)
-        steering.knobs_for(turns, self.fitted.concepts, np.zeros(1))  # is everything known?
-        self._turns = turns
+        if self._kept is None:  # is everything known?
+            knobs = None
+            steering.knobs_for(turns, self.fitted.concepts, np.zeros(1))
+        else:
+            knobs = pipeline.knobs_of(self.fitted, turns, self._kept.encoded)
+        self._turns, self._knobs = turns, knobs
 
     def top(self, n: int = 10) -> Top:
         """The n best items, as `recommend` answers for this history and these knobs."""
@@ -120,21 +125,22 @@ class LiveProfile:
         fitted, folded = self.fitted, self.fitted.folded
         residual = self.mode == "residual"
         if folded is None or folded.decode_side is None or residual and not any(self._turns):
-            return pipeline.answer(
-                fitted, self._request, self._turns, n, mode=self.mode,
-                exclude_seen=self.exclude_seen,
-            )  # fmt: skip
+            return self._afresh(n)
+        if residual and self._base is None and not self._asked:
+            self._asked = True  # base scores are worth their product from the second request on
+            return self._afresh(n)
         kept = self._keep()
         seen = self._request.rows if self.exclude_seen else None
-        knobs = pipeline.knobs_of(fitted, self._turns, kept.encoded)
-        if knobs is None:  # reconstruct, nothing turned
+        if self._knobs is None:
+            self._knobs = pipeline.knobs_of(fitted, self._turns, kept.encoded)
+        if self._knobs is None:  # reconstruct, nothing turned
             moved = fitted.sae.decode(kept.encoded)
             return folded.recommend(fitted.cfae, kept.encoded, moved, n, seen=seen)
         return ops.folded_turn(
             (kept.scores, self._dense() if residual else None),
             kept.embedding,
             kept.encoded,
-            knobs,
+            self._knobs,
             fitted.sae.dictionary,
             fitted.sae.bias,
             folded.decode_side,
@@ -143,6 +149,10 @@ class LiveProfile:
             bias=fitted.cfae.item_bias,
             seen=None if seen is None else seen.items,
         )
+
+    def _afresh(self, n: int) -> Recommended:
+        options = {"mode": self.mode, "exclude_seen": self.exclude_seen}
+        return pipeline.answer(self.fitted, self._request, self._turns, n, **options)
 
     def _keep(self) -> _Kept:
         if self._kept is None:
@@ -164,4 +174,5 @@ class LiveProfile:
     def _edit(self, items: np.ndarray) -> None:
         rows = Rows(np.array([0, len(items)], np.int64), np.asarray(items, np.int32))
         self._request = Request(rows, None, True)
-        self._kept = self._base = None
+        self._kept = self._base = self._knobs = None
+        self._asked = False
