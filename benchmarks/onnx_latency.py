@@ -10,70 +10,16 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from benchmarks import record
+from benchmarks.problems import FULL, QUICK, WISH, Sizes, draw_histories, make_fitted
 from cfsae_fast import export
-from cfsae_fast.concepts import ConceptMap
-from cfsae_fast.ids import Ids
-from cfsae_fast.inference import CFAENetwork, SAENetwork
-from cfsae_fast.ops import Rows
 from cfsae_fast.recommender import SteerableRecommender
-from cfsae_fast.recommender.fitted import Fitted
 
 HISTORY, N = 75, 20
-WISH = {"one concept": 0.3}
-
-
-class Sizes(NamedTuple):
-    n_items: int
-    d: int
-    n_latents: int
-    k: int
-
-
-FULL, QUICK = Sizes(40857, 1024, 8192, 32), Sizes(9724, 256, 2048, 32)
-
-
-def make_fitted(sizes: Sizes) -> Fitted:
-    """Random unit rows: the cost does not depend on what was learned."""
-    rng = np.random.default_rng(0)
-
-    def unit(rows: int) -> np.ndarray:
-        drawn = rng.standard_normal((rows, sizes.d), dtype=np.float32)
-        return drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
-
-    items, dictionary = unit(sizes.n_items), unit(sizes.n_latents)
-    concepts = ConceptMap(
-        names=("one concept",),
-        offsets=np.array([0, 1]),
-        latents=np.array([7]),
-        weights=np.ones(1),
-        scores=np.ones(1),
-        counts=np.ones(1, dtype=np.int64),
-        reasons={},
-        method="best_characterizes",
-        n_latents=sizes.n_latents,
-    )
-    return Fitted(
-        cfae=CFAENetwork("elsa", items, items),
-        sae=SAENetwork(
-            "topk",
-            dictionary,
-            np.zeros(sizes.n_latents, np.float32),
-            dictionary,
-            np.zeros(sizes.d, np.float32),
-            sizes.k,
-            sizes.k,
-        ),
-        user_ids=Ids([0], what="user"),
-        item_ids=Ids.range(sizes.n_items),
-        histories=Rows(np.array([0, 0]), np.empty(0, np.int32)),
-        cold=items.mean(axis=0),
-        concepts=concepts,
-    )
 
 
 def percentiles(ask: Callable[[], Any], seconds: float, most: int) -> tuple[float, float, int]:
@@ -97,7 +43,7 @@ def measure(sizes: Sizes, batches: list[int], seconds: float, most: int) -> list
         for graph, custom_ops in (("plain", False), ("custom", True)):
             start = time.perf_counter()
             sessions[graph] = export.open_session(path, custom_ops=custom_ops, verify=False)
-            case = f"ELSA TopK {_words(sizes)} graph={graph}"
+            case = f"ELSA TopK {sizes} graph={graph}"
             rows.append(record.row(case, "load_s", time.perf_counter() - start))
             found = export.check_parity(model, path, requests=32, custom_ops=custom_ops)
             assert found.holds, (graph, found)
@@ -109,9 +55,7 @@ def measure(sizes: Sizes, batches: list[int], seconds: float, most: int) -> list
 def _one_batch(
     model: SteerableRecommender, sessions: dict, sizes: Sizes, batch: int, seconds: float, most: int
 ) -> list[dict[str, Any]]:
-    rng = np.random.default_rng(batch)
-    length = min(HISTORY, sizes.n_items // 2)
-    histories = [rng.choice(sizes.n_items, length, replace=False).tolist() for _ in range(batch)]
+    histories = draw_histories(sizes.n_items, batch, HISTORY, seed=batch)
     asked = export.feeds(model, histories, n=N, steer=WISH)
     asks: dict[str, Callable[[], Any]] = {
         f"graph={graph}": lambda one=session: one.run(["ids", "scores"], asked)
@@ -121,7 +65,7 @@ def _one_batch(
     timed = {name: percentiles(ask, seconds, most) for name, ask in asks.items()}
     rows = []
     for name, (p50, p99, count) in timed.items():
-        case = f"ELSA TopK {_words(sizes)} B={batch} residual dense {name} requests={count}"
+        case = f"ELSA TopK {sizes} B={batch} residual dense {name} requests={count}"
         peers = {"graph=custom": "graph=plain", "python": "graph=custom", "graph=plain": None}
         peer = peers[name]
         for at, metric in enumerate(("p50_ms", "p99_ms")):
@@ -137,10 +81,6 @@ def _one_batch(
                 )
             )
     return rows
-
-
-def _words(sizes: Sizes) -> str:
-    return f"I={sizes.n_items} d={sizes.d} L={sizes.n_latents} k={sizes.k}"
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import repeat
 
 import numpy as np
 
@@ -60,8 +61,12 @@ class Ids:
 
     def lookup(self, values: Iterable[Id]) -> np.ndarray:
         """Positions (n,) int64 of external ids; -1 where an id is unknown."""
-        get, key = self._positions.get, self._key
-        return np.fromiter((get(key(value), -1) for value in values), dtype=np.int64)
+        values, get = list(values), self._positions.get
+        if set(map(type, values)) <= {str if self.is_text else int}:  # nearly always
+            found = map(get, values, repeat(-1))
+        else:
+            found = (get(self._key(value), -1) for value in values)
+        return np.fromiter(found, dtype=np.int64, count=len(values))
 
     def index(self, values: Iterable[Id]) -> np.ndarray:
         """Positions (n,) int64 of external ids.

@@ -1,0 +1,125 @@
+"""How long does one optimisation step of a TopK SAE take?
+
+Peers: `paper`, dense torch; `sparsify`, the SparseCoder of eai-sparsify with its sparse decoder.
+Before timing, our loss and the gradient of both matrices are compared with the dense step's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from benchmarks import record, timing
+from benchmarks.peers.paper import DenseSAE
+from cfsae_fast.config import SAEConfig, TrainConfig
+from cfsae_fast.models import make_sae
+
+
+class OurStep:
+    """One step as training.loop takes it."""
+
+    def __init__(self, d: int, n_latents: int, k: int, lr: float = 1e-3) -> None:
+        config = SAEConfig(n_latents=n_latents, k=k, loss="cosine")
+        self.model = make_sae(d, config, seed=1).train()
+        betas = TrainConfig.for_sae().betas
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), lr=lr, betas=betas, weight_decay=0.0, fused=True
+        )
+        self.taken = 0
+
+    def loss(self, x: torch.Tensor) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(self.taken)
+        self.taken += 1
+        return self.model.loss(x, generator=generator, step=self.taken)[0]
+
+    def step(self, x: torch.Tensor) -> None:
+        loss = self.loss(x)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.model.before_step()
+        self.optimizer.step()
+        self.model.after_step()
+
+
+def sparsify_step(d: int, n_latents: int, k: int) -> Callable[[torch.Tensor], None] | None:
+    """A step of eai-sparsify's SparseCoder with Adam; None where it is not installed."""
+    try:
+        from sparsify import SparseCoder, SparseCoderConfig
+    except ImportError as error:
+        print(f"sparsify is not installed ({error}; make peers): its rows are left out")
+        return None
+    coder = SparseCoder(d, SparseCoderConfig(num_latents=n_latents, k=k))
+    optimizer = torch.optim.Adam(coder.parameters(), lr=1e-3)
+
+    def step(x: torch.Tensor) -> None:
+        optimizer.zero_grad()
+        coder(x).fvu.backward()
+        coder.remove_gradient_parallel_to_decoder_directions()
+        optimizer.step()
+        coder.set_decoder_norm_to_unit_norm()
+
+    return step
+
+
+def agree(ours: OurStep, dense: DenseSAE, x: torch.Tensor) -> bool:
+    """Whether loss and gradients of one batch are the dense step's."""
+    pairs = (("encoder", lambda grad: grad.T), ("dictionary", lambda grad: grad))
+    mine, its = ours.loss(x), dense.loss(x)
+    mine.backward()
+    its.backward()
+    same = torch.allclose(mine, its, rtol=1e-4)
+    for name, turned in pairs:
+        a, b = getattr(ours.model, name).grad, turned(getattr(dense, name).grad)
+        same &= bool((a - b).norm() < 1e-3 * b.norm())
+    return same
+
+
+def measure(batch: int, d: int, n_latents: int, k: int, threads: int, seconds: float) -> list[dict]:
+    x = torch.randn(batch, d, generator=torch.Generator().manual_seed(0))
+    ours = OurStep(d, n_latents, k)
+    dense = DenseSAE(ours.model.encoder.detach(), ours.model.dictionary.detach(), k)
+    adam = torch.optim.Adam(dense.parameters(), lr=1e-3)
+    steps: dict[str, Any] = {"ours": ours.step, "paper": lambda one: dense.step(one, adam)}
+    other = sparsify_step(d, n_latents, k)
+    if other is not None:
+        steps["sparsify"] = other
+    with timing.threads(threads):
+        checked = agree(ours, dense, x)
+        ways = {name: (lambda step=step: step(x)) for name, step in steps.items()}
+        timed = timing.interleaved(ways, seconds=seconds)
+    case = f"B={batch} d={d} L={n_latents} k={k} threads={threads}"
+    peers = [name for name in timed if name != "ours"]
+    return [
+        record.row(
+            case,
+            "step_ms",
+            timed["ours"].p50,
+            peer=peer,
+            peer_value=timed[peer].p50,
+            higher_is_better=False,
+            answer_checked=checked and peer == "paper",
+        )
+        for peer in peers
+    ]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = record.arguments("train_sae", __doc__ or "")
+    for name, value in (("batch", 1024), ("d", 1024), ("latents", 8192), ("k", 32)):
+        parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--threads", type=int, nargs="*", default=[1, 2])
+    chosen = parser.parse_args(arguments)
+    rows = [
+        one
+        for threads in chosen.threads
+        for one in measure(
+            chosen.batch, chosen.d, chosen.latents, chosen.k, threads, 3 if chosen.quick else 40
+        )
+    ]
+    record.finish("train_sae", rows, chosen.json)
+
+
+if __name__ == "__main__":
+    main()
