@@ -11,7 +11,7 @@ BIN     := $(VENV)/bin
 PIP     := $(BIN)/pip install -q --disable-pip-version-check
 ENGINE  := setup.py $(shell find csrc -type f 2>/dev/null)
 
-.PHONY: setup setup-dev demo test bench gpu mutate-kernels lint format clean
+.PHONY: setup setup-dev demo test fuzz bench peers gpu mutate-kernels lint format clean
 
 setup: $(VENV)/.engine
 
@@ -47,6 +47,10 @@ fuzz: setup-dev
 
 bench: setup-dev
 	$(BIN)/python -m pytest benchmarks/micro --benchmark-only
+
+# what the benchmarks compare with; torch stays the one that is installed
+peers: setup-dev
+	$(PIP) --no-build-isolation -e '.[peers]' "$(TORCH)"
 
 # on a machine with a GPU and nvcc: every kernel against the reference, there instead of emulated;
 # PYTHON needs numpy, torch and pytest

@@ -11,21 +11,17 @@ import numpy as np
 import torch
 
 from benchmarks import record, timing
+from benchmarks.answers import same_top
 from benchmarks.problems import unit_rows
 from cfsae_fast import ops
+
+TIE = 1e-5
 
 
 def in_torch(x: torch.Tensor, encoder: torch.Tensor, bias: torch.Tensor, k: int):
     """Standardise, multiply, add, ReLU, top-k: values and latents."""
     mean, std = x.mean(dim=1, keepdim=True), x.std(dim=1, keepdim=True) + 1e-7
     return torch.relu(torch.addmm(bias, (x - mean) / std, encoder.T)).topk(k, dim=1)
-
-
-def agree(code: ops.Code, values: torch.Tensor, latents: torch.Tensor) -> bool:
-    """Whether both kept the same latents, but for values that fp32 sums cannot tell apart."""
-    close = np.allclose(code.values, values.numpy(), atol=1e-4)
-    apart = np.abs(code.values - values.numpy()) > 1e-5
-    return close and float(np.mean((code.indices == latents.numpy()) | ~apart)) == 1.0
 
 
 def measure(batch: int, d: int, n_latents: int, k: int, threads: int, seconds: float) -> list[dict]:
@@ -37,7 +33,8 @@ def measure(batch: int, d: int, n_latents: int, k: int, threads: int, seconds: f
         "torch": lambda: in_torch(*tensors, k),
     }
     with timing.threads(threads), torch.inference_mode():
-        checked = agree(ways["ours"]().code, *ways["torch"]())
+        values, latents = ways["torch"]()
+        checked = same_top(*ways["ours"]().code, latents, values, tie=TIE)
         timed = timing.interleaved(ways, seconds=seconds)
     case = f"B={batch} d={d} L={n_latents} k={k} threads={threads}"
     ours, its = timed["ours"], timed["torch"]

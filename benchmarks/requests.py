@@ -1,7 +1,6 @@
 """Steered requests through every path: what serve_one_user, turn_knob and serve_batch measure.
 
-Answers are compared before anything is timed: the ids of a peer must be ours but for items whose
-scores are within TIE of each other.
+Answers are compared before anything is timed: the ids of a peer must be ours but for near ties.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import record, timing
+from benchmarks.answers import same_top
 from benchmarks.peers.paper import DensePath
 from benchmarks.problems import WISH, Sizes, draw_histories, make_fitted
 from cfsae_fast import export
@@ -21,14 +21,7 @@ from cfsae_fast.recommender import SteerableRecommender
 
 HISTORY, N = 75, 20
 THREADS = (1, 2)
-TIE = 1e-3  # of scores around 1 and above, against fp32 sums in another order
-
-
-def same_answer(ours: Any, ids: np.ndarray, scores: np.ndarray) -> bool:
-    """Whether two recommendations (B, N) agree but for near ties."""
-    close = np.allclose(ours.scores, scores, rtol=TIE, atol=TIE)
-    apart = np.abs(np.asarray(ours.scores) - np.asarray(scores)) > TIE
-    return close and not np.any((np.asarray(ours.ids) != np.asarray(ids)) & apart)
+TIE = 1e-4  # of the largest score
 
 
 class Paths:
@@ -81,7 +74,7 @@ class Paths:
         assert np.array_equal(ours.ids, folded.ids), "folded and dense must agree"
         assert np.array_equal(ours.scores, folded.scores), "folded and dense must agree"
         others = [name for name in ways if name not in ("dense", "folded")]
-        return [name for name in others if not same_answer(ours, *map(np.asarray, ways[name]()))]
+        return [name for name in others if not same_top(*ours, *ways[name](), tie=TIE)]
 
     def measure(self, batch: int, threads: int, *, seconds: float, most: int) -> list[dict]:
         """Rows of p50, p99 (and users per second above one user) against every peer."""

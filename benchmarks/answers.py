@@ -1,0 +1,26 @@
+"""Whether two top lists are the same answer, but for what fp32 sums in another order may swap."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+
+def same_top(ids: Any, scores: Any, its_ids: Any, its_scores: Any, *, tie: float) -> bool:
+    """ids, scores (B, N) each, best first. The same id must have the same score within `tie` times
+    the row's largest; an id that only one list holds must be within that of the list's last.
+    """
+    for row in zip(*map(np.asarray, (ids, scores, its_ids, its_scores)), strict=True):
+        (mine, my_scores), (its, theirs) = row[:2], row[2:]
+        near = tie * max(1.0, float(np.abs(theirs[np.isfinite(theirs)]).max(initial=0)))
+        ours_by_id = dict(zip(mine.tolist(), my_scores.tolist(), strict=True))
+        its_by_id = dict(zip(its.tolist(), theirs.tolist(), strict=True))
+        for one, other, last in (
+            (ours_by_id, its_by_id, theirs),
+            (its_by_id, ours_by_id, my_scores),
+        ):
+            for name, score in one.items():
+                if abs(score - other.get(name, last[-1])) > near:
+                    return False
+    return True
