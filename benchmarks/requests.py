@@ -5,6 +5,7 @@ Answers are compared before anything is timed: the ids of a peer must be ours bu
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -50,18 +51,16 @@ class Paths:
     def ask(self, model: SteerableRecommender, histories: list[list[int]]) -> Any:
         return model.recommend(histories=histories, n=N, steer=WISH, mode="reconstruct")
 
-    def ways(self, histories: list[list[int]], threads: int) -> dict[str, Callable[[], Any]]:
-        """Our paths and the peers, each ready to be called."""
-        fed = export.feeds(self.dense, histories, n=N, steer=WISH)
+    def ways(self, requests: list[list[list[int]]], threads: int) -> dict[str, Callable[[], Any]]:
+        """Our paths and the peers, each going round the requests (batches of histories)."""
         session = self._sessions[threads]
+        fed = [export.feeds(self.dense, one, n=N, steer=WISH) for one in requests]
         ways: dict[str, Callable[[], Any]] = {
-            "folded": lambda: self.ask(self.folded, histories),
-            "dense": lambda: self.ask(self.dense, histories),
-            "onnxruntime": lambda: session.run(["ids", "scores"], fed),
+            "folded": _round(lambda one: self.ask(self.folded, one), requests),
+            "dense": _round(lambda one: self.ask(self.dense, one), requests),
+            "onnxruntime": _round(lambda one: session.run(["ids", "scores"], one), fed),
         }
-        for name, peer in self.peers.items():
-            ways[name] = lambda peer=peer: peer(histories)
-        return ways
+        return ways | {name: _round(peer, requests) for name, peer in self.peers.items()}
 
     def check(self, ways: dict[str, Callable[[], Any]]) -> list[str]:
         """Names of the peers whose answer is not ours; a wrong answer of our own raises.
@@ -79,9 +78,12 @@ class Paths:
     def measure(self, batch: int, threads: int, *, seconds: float, most: int) -> list[dict]:
         """Rows of p50, p99 (and users per second above one user) against every peer."""
         with timing.threads(threads):
-            histories = draw_histories(self.sizes.n_items, batch, HISTORY)
-            ways = self.ways(histories, threads)
-            wrong = self.check(ways)
+            many = 64 if batch == 1 else 1  # else one user's rows of the tables would stay cached
+            requests = [
+                draw_histories(self.sizes.n_items, batch, HISTORY, seed) for seed in range(many)
+            ]
+            wrong = self.check(self.ways(requests, threads))
+            ways = self.ways(requests, threads)
             timed = timing.interleaved(ways, seconds=seconds, most=most)
         words = f"B={batch} {self.sizes} threads={threads} reconstruct"
         rows = []
@@ -92,6 +94,12 @@ class Paths:
                 checked = peer not in wrong
                 rows.append(_row(case, own.p50, peer, timed[peer].p50, batch, checked))
         return rows
+
+
+def _round(ask: Callable[[Any], Any], requests: list) -> Callable[[], Any]:
+    """Ask for the next request at every call."""
+    coming = itertools.cycle(requests)
+    return lambda: ask(next(coming))
 
 
 def _row(case: str, own: float, peer: str, its: float, batch: int, checked: bool) -> dict[str, Any]:

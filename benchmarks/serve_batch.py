@@ -19,7 +19,7 @@ def main(arguments: list[str] | None = None) -> None:
     paths = Paths(sizes, compiled=not chosen.quick)
     rows = []
     for threads in chosen.threads:
-        seconds = 3 if chosen.quick else 60
+        seconds = 3 if chosen.quick else 25
         rows += paths.measure(chosen.batch, threads, seconds=seconds, most=50)
         rows += floors(sizes, chosen.batch, threads)
     record.finish("serve_batch", rows, chosen.json)

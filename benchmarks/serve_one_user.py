@@ -18,7 +18,7 @@ def main(arguments: list[str] | None = None) -> None:
     paths = Paths(sizes, compiled=not chosen.quick)
     rows = []
     for threads in chosen.threads:
-        seconds = 3 if chosen.quick else 40
+        seconds = 3 if chosen.quick else 25
         rows += paths.measure(1, threads, seconds=seconds, most=1000)
         rows += floors(sizes, 1, threads)
     record.finish("serve_one_user", rows, chosen.json)

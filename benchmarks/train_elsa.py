@@ -93,7 +93,7 @@ def main(arguments: list[str] | None = None) -> None:
     rows = []
     for n_items, d in shapes:
         for threads in chosen.threads:
-            seconds = 3 if chosen.quick else 30
+            seconds = 3 if chosen.quick else 20
             rows += measure(chosen.batch, n_items, d, chosen.history, threads, seconds)
     record.finish("train_elsa", rows, chosen.json)
 

@@ -71,7 +71,7 @@ def test_a_folded_path_that_differs_stops_the_benchmark(monkeypatch):
     paths = requests.Paths(requests.Sizes(90, 16, 48, 4), compiled=False)
     monkeypatch.setattr(paths, "folded", paths.dense.from_fitted(paths.dense.fitted))
     monkeypatch.setattr(requests, "WISH", {"one concept": 0.9})
-    ways = paths.ways([[1, 2, 3]], 1)
+    ways = paths.ways([[[1, 2, 3]]], 1)
     ways["folded"] = lambda: paths.folded.recommend(histories=[[4, 5]], n=requests.N)
     with pytest.raises(AssertionError, match="folded and dense must agree"):
         paths.check(ways)
