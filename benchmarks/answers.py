@@ -1,10 +1,23 @@
-"""Whether two top lists are the same answer, but for what fp32 sums in another order may swap."""
+"""Whether a peer's answer is ours, but for what fp32 sums in another order may change.
+
+A benchmark compares first and times afterwards: a wrong answer ends it, so no ratio to it is told.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+
+
+class WrongAnswer(AssertionError):
+    """Two ways to one answer do not agree."""
+
+
+def require(same: bool, name: str) -> None:
+    """Raises: WrongAnswer: `same` is false."""
+    if not same:
+        raise WrongAnswer(f"{name} must answer as we do before it is timed, got something else")
 
 
 def same_top(ids: Any, scores: Any, its_ids: Any, its_scores: Any, *, tie: float) -> bool:

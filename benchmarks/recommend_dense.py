@@ -7,51 +7,50 @@ from typing import Any
 import numpy as np
 
 from benchmarks import record, timing
-from benchmarks.answers import same_top
+from benchmarks.answers import require, same_top
+from benchmarks.peers import available
 from benchmarks.problems import unit_rows
 from cfsae_fast import ops
 
 N, TIE = 20, 1e-5
 
 
-def with_faiss(items: np.ndarray, threads: int) -> Any:
-    """A search of (B, d) -> scores, ids in faiss.IndexFlatIP; None where faiss is not installed."""
-    try:
-        import faiss
-    except ModuleNotFoundError:
-        print("faiss is not installed (make peers): its rows are left out")
-        return None
-    faiss.omp_set_num_threads(threads)
+def with_faiss(items: np.ndarray) -> Any:
+    """A search of (B, d) -> ids, scores in faiss.IndexFlatIP on as many threads as torch has."""
+    import faiss
+
     index = faiss.IndexFlatIP(items.shape[1])
     index.add(items)
-    return lambda embedding: index.search(embedding, N)
+
+    def search(embedding: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        faiss.omp_set_num_threads(ops.get_threads())
+        return index.search(embedding, N)[::-1]
+
+    return search
 
 
 def measure(n_items: int, d: int, batches: list[int], threads: int, seconds: float) -> list[dict]:
     items = unit_rows(n_items, d, 0)
     screen, rows = ops.Screen(items), []
-    search = with_faiss(items, threads)
+    peers = available({"faiss": lambda: with_faiss(items)})
     for batch in batches:
-        embedding = np.random.default_rng(batch).standard_normal((batch, d), dtype=np.float32)
-        ways = {"ours": lambda x=embedding: ops.recommend(x, items, N, screen=screen)}
-        if search is not None:
-            ways["faiss"] = lambda x=embedding: search(x)
+        x = np.random.default_rng(batch).standard_normal((batch, d), dtype=np.float32)
+        ways = {"ours": lambda x=x: ops.recommend(x, items, N, screen=screen)}
+        ways |= {name: lambda x=x, ask=ask: ask(x) for name, ask in peers.items()}
         with timing.threads(threads):
-            checked = False
-            if search is not None:
-                scores, ids = search(embedding)
-                checked = same_top(*ways["ours"](), ids, scores, tie=TIE)
+            for name in peers:
+                require(same_top(*ways["ours"](), *ways[name](), tie=TIE), name)
             timed = timing.interleaved(ways, seconds=seconds)
-        case = f"B={batch} I={n_items} d={d} threads={threads}"
-        its = timed.get("faiss")
-        for metric in ("p50", "p99"):
-            peer = {} if its is None else {"peer": "faiss", "peer_value": getattr(its, metric)}
-            value = getattr(timed["ours"], metric)
-            options = {"higher_is_better": False, "answer_checked": checked, **peer}
-            rows.append(record.row(case, f"{metric}_ms", value, **options))
-        bytes_ms = 1e3 * n_items * d / (1e9 * timing.gigabytes_per_second(threads))
-        products_ms = 2e3 * batch * n_items * d / (4e9 * timing.gigaflops(threads))
-        rows.append(record.row(case, "floor_ms", max(bytes_ms, products_ms)))
+        case, own = f"B={batch} I={n_items} d={d} threads={threads}", timed["ours"]
+        bytes_ms = n_items * d / timing.gigabytes_per_second(threads) / 1e6
+        products_ms = 2 * batch * n_items * d / (4 * timing.gigaflops(threads)) / 1e6
+        rows += [
+            record.row(case, "p99_ms", own.p99),
+            record.row(case, "floor_ms", max(bytes_ms, products_ms)),
+        ]
+        for name in peers:
+            peer = {"peer": name, "peer_value": timed[name].p50, "answer_checked": True}
+            rows.append(record.row(case, "p50_ms", own.p50, higher_is_better=False, **peer))
     return rows
 
 

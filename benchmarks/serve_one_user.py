@@ -6,22 +6,11 @@ same through torch.compile, and the exported graph of standard operators in ONNX
 
 from __future__ import annotations
 
-from benchmarks import record
-from benchmarks.problems import FULL, QUICK
-from benchmarks.requests import Paths, floors, sizes_of, with_shapes
+from benchmarks.requests import serve
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = with_shapes(record.arguments("serve_one_user", __doc__ or ""), FULL)
-    chosen = parser.parse_args(arguments)
-    sizes = sizes_of(chosen, FULL, QUICK)
-    paths = Paths(sizes, compiled=not chosen.quick)
-    rows = []
-    for threads in chosen.threads:
-        seconds = 3 if chosen.quick else 25
-        rows += paths.measure(1, threads, seconds=seconds, most=1000)
-        rows += floors(sizes, 1, threads)
-    record.finish("serve_one_user", rows, chosen.json)
+    serve("serve_one_user", __doc__ or "", 1, arguments)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """Peer "paper": the published code's way, dense torch throughout (../shared/reference/METHOD.md).
 
 Written anew from the method's description: dense (B, I) input, dense pre-activations, top-k,
-scatter into a dense code, dense decode, dense scores, torch.topk.
+scatter into a dense code, dense decode, dense scores, torch.topk. One difference: seen items get
+-inf, not 0, so that its answer can be compared with ours (0 can outrank unseen items); the cost is
+the same.
 """
 
 from __future__ import annotations
@@ -23,11 +25,19 @@ class DensePath:
         self.k, self.n = fitted.sae.k, n
         self.forward = self._forward
 
-    def compiled(self) -> DensePath:
-        """The same through torch.compile."""
+    def compiled(self, histories: list[list[int]]) -> DensePath:
+        """The same through torch.compile, compiled by a first call.
+
+        Raises:
+            ImportError: this machine cannot compile it.
+        """
         twin = object.__new__(DensePath)
         twin.__dict__.update(self.__dict__)
         twin.forward = torch.compile(twin._forward)
+        try:
+            twin(histories)
+        except RuntimeError as error:  # dynamo's and inductor's errors are
+            raise ImportError(f"torch.compile failed: {str(error).splitlines()[0]}") from error
         return twin
 
     @torch.inference_mode()

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 pytest.importorskip("onnxruntime")
@@ -19,8 +20,9 @@ from benchmarks import (  # noqa: E402
     train_sae,
     turn_knob,
 )
-from benchmarks.answers import same_top  # noqa: E402
+from benchmarks.answers import WrongAnswer, same_top  # noqa: E402
 from benchmarks.peers import paper  # noqa: E402
+from cfsae_fast.recommender import LiveProfile  # noqa: E402
 
 SHAPE = ["--items", "90", "--d", "16", "--latents", "48", "--k", "4", "--threads", "1"]
 FIELDS = {"case", "metric", "value", "peer", "peer_value", "ratio", "answer_checked"}
@@ -28,12 +30,17 @@ FIELDS = {"case", "metric", "value", "peer", "peer_value", "ratio", "answer_chec
 
 @pytest.fixture(autouse=True)
 def brief(monkeypatch):
-    """Five calls of each way, and no measuring of the machine."""
+    """Five calls of each way, no measuring of the machine, and no compiler to wait for."""
     whole = timing.interleaved
     short = {"seconds": 0.0, "most": 6}
+
+    def refuse(self, histories):
+        raise ImportError("no compiler here")
+
     monkeypatch.setattr(timing, "interleaved", lambda ways, **_: whole(ways, **short))
     monkeypatch.setattr(timing, "gigaflops", lambda threads: 100.0)
     monkeypatch.setattr(timing, "gigabytes_per_second", lambda threads: 10.0)
+    monkeypatch.setattr(paper.DensePath, "compiled", refuse)
 
 
 def rows_of(program, arguments, tmp_path):
@@ -46,41 +53,77 @@ def rows_of(program, arguments, tmp_path):
 
 
 @pytest.mark.parametrize("program", [serve_one_user, serve_batch])
-def test_requests_have_peers_and_checked_answers(program, tmp_path):
+def test_requests_have_peers_and_a_missing_one_is_named(program, tmp_path, capsys):
     more = ["--batch", "5"] if program is serve_batch else []
-    rows = rows_of(program, SHAPE + more, tmp_path)
-    against = [row for row in rows if row["peer"]]
+    against = [row for row in rows_of(program, SHAPE + more, tmp_path) if row["peer"]]
     assert {row["peer"] for row in against} == {"paper", "onnxruntime"}
     assert all(row["answer_checked"] and row["ratio"] > 0 for row in against)
+    assert "torch.compile is left out: no compiler here" in capsys.readouterr().out
 
 
-def test_a_wrong_peer_is_not_called_checked(tmp_path, monkeypatch):
-    forward = paper.DensePath._forward
+def test_without_onnxruntime_the_others_are_timed(tmp_path, monkeypatch, capsys):
+    def missing(*_, **__):
+        raise requests.export.sessions.require_extra("no_such_module", extra="onnx", purpose="it")
+
+    monkeypatch.setattr(requests.export, "open_session", missing)
+    rows = rows_of(serve_one_user, SHAPE, tmp_path)
+    assert {row["peer"] for row in rows} == {None, "paper"}
+    assert "onnxruntime is left out" in capsys.readouterr().out
+
+
+def test_a_compiler_that_fails_is_a_missing_peer(monkeypatch):
+    monkeypatch.undo()
+    monkeypatch.setattr(torch, "compile", lambda forward: fail)
+
+    def fail(rows):
+        raise RuntimeError("no C++ compiler\nand so on")
+
+    path = paper.DensePath(requests.make_fitted(requests.Sizes(90, 16, 48, 4)), 5)
+    with pytest.raises(ImportError, match="torch.compile failed: no C.. compiler$"):
+        path.compiled([[1, 2]])
+
+
+@pytest.mark.parametrize("wrong_from", [0, 63])
+def test_a_wrong_peer_ends_the_benchmark(wrong_from, tmp_path, monkeypatch):
+    forward, calls = paper.DensePath._forward, []
 
     def wrong(self, rows):
         ids, scores = forward(self, rows)
-        return ids.flip(1), scores
+        calls.append(1)
+        return (ids.flip(1) if len(calls) > wrong_from else ids), scores
 
     monkeypatch.setattr(paper.DensePath, "_forward", wrong)
-    rows = rows_of(serve_one_user, SHAPE, tmp_path)
-    checked = {row["peer"]: row["answer_checked"] for row in rows if row["peer"]}
-    assert checked == {"paper": False, "onnxruntime": True}
+    with pytest.raises(WrongAnswer, match="paper must answer as we do before it is timed"):
+        rows_of(serve_one_user, SHAPE, tmp_path)
+    assert len(calls) == wrong_from + 1 and not (tmp_path / "rows.json").exists()
 
 
-def test_a_folded_path_that_differs_stops_the_benchmark(monkeypatch):
-    paths = requests.Paths(requests.Sizes(90, 16, 48, 4), compiled=False)
-    monkeypatch.setattr(paths, "folded", paths.dense.from_fitted(paths.dense.fitted))
-    monkeypatch.setattr(requests, "WISH", {"one concept": 0.9})
-    ways = paths.ways([[[1, 2, 3]]], 1)
-    ways["folded"] = lambda: paths.folded.recommend(histories=[[4, 5]], n=requests.N)
-    with pytest.raises(AssertionError, match="folded and dense must agree"):
+def test_a_folded_path_that_differs_ends_the_benchmark():
+    paths = requests.Paths(requests.Sizes(90, 16, 48, 4), batch=1)
+    ways = paths.ways(1)
+    ways["folded"] = lambda one: paths.folded.recommend(histories=[one[0][:-1]], n=requests.N)
+    with pytest.raises(WrongAnswer, match="folded"):
         paths.check(ways)
+
+
+def test_the_floor_counts_a_shared_row_once():
+    paths = requests.Paths(requests.Sizes(90, 16, 48, 4), batch=5)
+    one, twice = paths.floors(1)[0]["value"], [paths.requests[0][:1] * 5]
+    paths.requests = twice
+    assert 0 < paths.floors(1)[0]["value"] < one
 
 
 def test_turning_a_knob(tmp_path):
     rows = rows_of(turn_knob, SHAPE, tmp_path)
-    assert len(rows) == 4 and all(row["answer_checked"] for row in rows)
-    assert {row["peer"] for row in rows} == {"serve_one_user"}
+    assert {row["peer"] for row in rows} == {None, "serve_one_user", "same user"}
+    assert len(rows) == 6 and all(row["answer_checked"] for row in rows if row["peer"])
+
+
+def test_a_profile_that_answers_otherwise_ends_the_benchmark(tmp_path, monkeypatch):
+    top = LiveProfile.top
+    monkeypatch.setattr(LiveProfile, "top", lambda self, n: top(self, n + 1))
+    with pytest.raises(WrongAnswer, match="a turned profile"):
+        rows_of(turn_knob, SHAPE, tmp_path)
 
 
 def test_encode(tmp_path):
@@ -95,6 +138,21 @@ def test_recommend_dense(tmp_path):
     assert {row["metric"] for row in rows} == {"p50_ms", "p99_ms", "floor_ms"}
     for row in rows:
         assert row["peer"] in (None, "faiss") and row["answer_checked"] == (row["peer"] == "faiss")
+
+
+@pytest.mark.parametrize("program", [encode, recommend_dense])
+def test_a_wrong_answer_ends_the_other_benchmarks(program, tmp_path, monkeypatch):
+    shape = ["--d", "16", "--threads", "1"]
+    if program is encode:
+        shape += ["--batch", "9", "--latents", "70", "--k", "5"]
+        right = encode.in_torch
+        monkeypatch.setattr(encode, "in_torch", lambda *a: (right(*a)[0], right(*a)[1].flip(1)))
+    else:
+        shape += ["--items", "300", "--batches", "2"]
+        twisted = {"faiss": lambda x: (np.zeros((2, 20), int), np.zeros((2, 20), "f4"))}
+        monkeypatch.setattr(recommend_dense, "available", lambda makers: twisted)
+    with pytest.raises(WrongAnswer):
+        rows_of(program, shape, tmp_path)
 
 
 @pytest.mark.parametrize(
