@@ -17,7 +17,7 @@ from benchmarks.peers.paper import DenseELSA
 from cfsae_fast.config import CFAEConfig, TrainConfig
 from cfsae_fast.models import make_cfae
 from cfsae_fast.ops import Rows
-from cfsae_fast.training.loop import autocast
+from cfsae_fast.training.loop import autocast, decided
 
 
 def draw_rows(n_users: int, n_items: int, length: int) -> Rows:
@@ -34,7 +34,7 @@ class OurStep:
     """One step as training.loop takes it; precision as TrainConfig has it by default."""
 
     def __init__(self, n_items: int, d: int) -> None:
-        self.config = TrainConfig.for_cfae("elsa")
+        self.config = decided(TrainConfig.for_cfae("elsa"), model="elsa")
         published = CFAEConfig(d=d, item_lengths="unit", dropout=0.0)
         self.model = make_cfae(n_items, published, seed=1).train()
         self.optimizer = torch.optim.AdamW(

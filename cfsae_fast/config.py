@@ -175,8 +175,8 @@ class TrainConfig:
     without a better validation value before stopping (0: never stop early). monitor: the
     validation value, nDCG@20 of held-out items or the loss. betas, weight_decay: of Adam (decoupled
     decay). lr_decay: cosine falls to 0 at the last step of `epochs`. precision: fp32, bf16
-    (autocast: products of bf16, sums of fp32), or auto: bf16 where the device, GPU or CPU, has
-    instructions for it.
+    (autocast: products of bf16, sums of fp32), or auto: bf16 on a GPU that computes it, and for
+    ELSA on a CPU that does.
     """
 
     epochs: int = 50

@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -188,20 +188,29 @@ class _Run:
             )
 
 
-def autocast(config: TrainConfig):
-    """The context of a forward pass: bf16 where config.precision and the device say so."""
+def decided(config: TrainConfig, *, model: str) -> TrainConfig:
+    """`config` with precision auto replaced by what it means here, which a resumed run must share.
+
+    bf16 where the device has instructions for it (without them it is slower than fp32); on a CPU
+    for ELSA alone, whose quality was seen not to change.
+    """
+    if config.precision != "auto":
+        return config
     kind = torch.device(config.device).type
-    if config.precision == "bf16" or (config.precision == "auto" and _multiplies_bf16(kind)):
-        return torch.autocast(kind, dtype=torch.bfloat16)
-    return nullcontext()
-
-
-def _multiplies_bf16(kind: str) -> bool:
-    """Whether the device has instructions for it; without them bf16 is slower than fp32."""
     if kind == "cuda":
-        return torch.cuda.is_bf16_supported()
-    able = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.4 cannot say: fp32
-    return kind == "cpu" and bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+        able = torch.cuda.is_bf16_supported()
+    else:
+        found = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.4 cannot say: fp32
+        able = kind == "cpu" and model == "elsa"
+        able = able and bool(found.get("avx512_bf16") or found.get("amx_bf16"))
+    return replace(config, precision="bf16" if able else "fp32")
+
+
+def autocast(config: TrainConfig):
+    """The context of a forward pass: products of bf16 where config.precision says so."""
+    if config.precision == "bf16":
+        return torch.autocast(torch.device(config.device).type, dtype=torch.bfloat16)
+    return nullcontext()
 
 
 def _describe(progress: Progress) -> str:

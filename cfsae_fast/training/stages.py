@@ -25,7 +25,7 @@ from cfsae_fast.config import (
 from cfsae_fast.models import CFAE, SparseAutoencoder, make_cfae, make_sae
 from cfsae_fast.ops.containers import Rows
 from cfsae_fast.training.checkpoints import RunFolder
-from cfsae_fast.training.loop import train
+from cfsae_fast.training.loop import decided, train
 from cfsae_fast.training.samplers import (
     ArraySampler,
     EmbeddingSampler,
@@ -64,6 +64,7 @@ def fit_cfae(
     """
     cfae_config = cfae_config or CFAEConfig()
     config = train_config or TrainConfig.for_cfae(cfae_config.model)
+    config = decided(config, model=cfae_config.model)
     check_rows(rows, n_items, "rows")
     for name, held in zip(("inputs", "targets"), validation or (), strict=False):
         check_rows(held, n_items, f"validation.{name}")
@@ -106,7 +107,7 @@ def fit_sae(
         FloatingPointError: training diverged.
     """
     sae_config = sae_config or SAEConfig()
-    config = train_config or TrainConfig.for_sae()
+    config = decided(train_config or TrainConfig.for_sae(), model=sae_config.kind)
     fit = _fit_on_users if isinstance(source, CFAE) else _fit_on_array
     sampler, d, watched, digest = fit(source, rows, sae_config, config, validation)
     model = make_sae(d, sae_config, seed=config.seed).to(config.device)

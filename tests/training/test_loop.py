@@ -9,7 +9,7 @@ from torch import nn
 from cfsae_fast.config import TrainConfig
 from cfsae_fast.training import Validation, train
 from cfsae_fast.training.checkpoints import RunFolder
-from cfsae_fast.training.loop import autocast
+from cfsae_fast.training.loop import autocast, decided
 
 
 class Walker(nn.Module):
@@ -125,11 +125,21 @@ def test_resume_needs_a_folder():
 
 
 @pytest.mark.parametrize("able", [True, False])
-def test_bf16_is_used_where_asked_for_or_built_in(able, monkeypatch):
+def test_auto_means_bf16_for_elsa_where_the_cpu_computes_it(able, monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": able}, raising=False)
-    for precision, used in (("bf16", True), ("auto", able), ("fp32", False)):
-        with autocast(config(precision=precision)):
-            assert torch.is_autocast_enabled("cpu") == used
-    monkeypatch.delattr(torch.cpu, "get_capabilities")
-    with autocast(config(precision="auto")):  # an older torch cannot say
-        assert not torch.is_autocast_enabled("cpu")
+    for model, meant in (
+        ("elsa", "bf16" if able else "fp32"),
+        ("multvae", "fp32"),
+        ("topk", "fp32"),
+    ):
+        assert decided(config(precision="auto"), model=model).precision == meant
+        for precision in ("bf16", "fp32"):
+            assert decided(config(precision=precision), model=model).precision == precision
+    monkeypatch.delattr(torch.cpu, "get_capabilities")  # an older torch cannot say
+    assert decided(config(precision="auto"), model="elsa").precision == "fp32"
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_bf16_is_used_where_it_was_decided(precision):
+    with autocast(config(precision=precision)):
+        assert torch.is_autocast_enabled("cpu") == (precision == "bf16")

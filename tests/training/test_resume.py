@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from cfsae_fast.config import CFAEConfig, TrainConfig
 from cfsae_fast.errors import ModelFormatError
+from cfsae_fast.ops import Rows
+from cfsae_fast.training import fit_cfae
 
 # Trains one stage. Only the run that is to be killed has a process of its own; SLOW slows its
 # batches down so that the kill falls inside an epoch.
@@ -135,3 +138,18 @@ def test_checkpoints_hold_no_pickle(tmp_path):
     fit(tmp_path / "run")
     suffixes = {path.suffix for path in (tmp_path / "run").rglob("*") if path.is_file()}
     assert suffixes == {".json", ".jsonl", ".safetensors"}
+
+
+def test_a_run_goes_on_in_the_precision_it_began_in(tmp_path, monkeypatch):
+    rows = Rows(np.arange(0, 41, 2), np.arange(40, dtype=np.int32) % 9)
+
+    def train(*, able, resume):
+        found = {"avx512_bf16": able}
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)
+        config = TrainConfig(epochs=1 + resume, monitor="loss")
+        fit_cfae(rows, 9, CFAEConfig(d=4), config, run_dir=tmp_path / "run", resume=resume)
+
+    train(able=True, resume=False)
+    with pytest.raises(ValueError, match=r"precision: 'bf16' then, 'fp32' now"):
+        train(able=False, resume=True)
+    train(able=True, resume=True)
