@@ -81,6 +81,12 @@ class Ids:
             raise self.unknown(values[missing[0]], others=len(missing) - 1)
         return positions
 
+    def named(self, positions: np.ndarray) -> np.ndarray:
+        """External ids of an array of positions; -1, the empty slot of a list, is "" or -1."""
+        named = np.full(positions.shape, "" if self.is_text else -1, dtype=self.values.dtype)
+        named[positions >= 0] = self.values[positions[positions >= 0]]
+        return named
+
     def unknown(self, value: object, *, others: int = 0) -> UnknownIdError:
         """The error for an id that is not here (to raise)."""
         more = f" (and {others} more)" if others else ""

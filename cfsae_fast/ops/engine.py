@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cfsae_fast import _C
+from cfsae_fast.ops.arrays import as_bytes, plain
 from cfsae_fast.ops.containers import Code, Encoded, Knobs, Recommended, Rows, Stats
 from cfsae_fast.ops.screens import Screen, memory_of
 from cfsae_fast.ops.settings import execution
@@ -47,16 +48,16 @@ class SparseDecodeGrads(NamedTuple):
 
 
 def encode_rows(rows: Rows, weight: Array, bias: Array | None = None, *, threads: int = 0) -> Array:
-    rows, weight = _each(rows), _plain(weight)
+    rows, weight = _each(rows), plain(weight)
     out = _float_like((_length(rows.offsets) - 1, _width(weight)))
-    _C.encode_rows(*rows, weight, _plain(bias), out, *execution(threads))
+    _C.encode_rows(*rows, weight, plain(bias), out, *execution(threads))
     return out
 
 
 def encode_rows_backward(
     rows: Rows, weight: Array, grad: Array, *, wanted: tuple[bool, bool, bool], threads: int = 0
 ) -> EncodeRowsGrads:
-    rows, weight, grad = _each(rows), _plain(weight), _plain(grad)
+    rows, weight, grad = _each(rows), plain(weight), plain(grad)
     shapes = (weight.shape, weight.shape[1:], rows.items.shape)
     out = EncodeRowsGrads(*_wanted(shapes, wanted))
     if out.values is not None:
@@ -77,14 +78,14 @@ def topk_encode(
     threads: int = 0,
 ) -> Encoded:
     screened = memory_of(screen, encoder, "encoder")
-    embedding, encoder = _plain(embedding), _plain(encoder)
+    embedding, encoder = plain(embedding), plain(encoder)
     if not 1 <= k <= _length(encoder):
         raise ValueError(f"k must be in [1, n_latents={_length(encoder)}], got {k}")
     n = _length(embedding)
     code = _empty_code(n, k)
     stats = Stats(_float_like((n,)), _float_like((n,))) if standardize else None
     _C.topk_encode(
-        embedding, encoder, _plain(bias), _plain(centre),
+        embedding, encoder, plain(bias), plain(centre),
         *code, *(stats or (None, None)), screened, *execution(threads),
     )  # fmt: skip
     return Encoded(code, stats)
@@ -102,11 +103,11 @@ def topk_encode_backward(
     wanted: tuple[bool, bool, bool, bool],
     threads: int = 0,
 ) -> TopkEncodeGrads:
-    embedding, encoder = _plain(embedding), _plain(encoder)
+    embedding, encoder = plain(embedding), plain(encoder)
     shapes = (embedding.shape, encoder.shape, encoder.shape[:1], embedding.shape[1:])
     out = TopkEncodeGrads(*_wanted(shapes, wanted))
     _C.topk_encode_backward(
-        embedding, encoder, _plain(centre), _plain(indices), _plain(grad_values),
+        embedding, encoder, plain(centre), plain(indices), plain(grad_values),
         *_stats(stats), *_stats(grad_stats), *out, *execution(threads),
     )  # fmt: skip
     return out
@@ -120,10 +121,10 @@ def sparse_decode(
     *,
     threads: int = 0,
 ) -> Array:
-    code, dictionary = _each(code), _plain(dictionary)
+    code, dictionary = _each(code), plain(dictionary)
     out = _float_like((_length(code.indices), _width(dictionary)))
     _C.sparse_decode(
-        *code, dictionary, _plain(bias), *_stats(stats), out, *execution(threads)
+        *code, dictionary, plain(bias), *_stats(stats), out, *execution(threads)
     )  # fmt: skip
     return out
 
@@ -138,12 +139,12 @@ def sparse_decode_backward(
     wanted: tuple[bool, bool, bool, bool, bool],
     threads: int = 0,
 ) -> SparseDecodeGrads:
-    code, dictionary = _each(code), _plain(dictionary)
+    code, dictionary = _each(code), plain(dictionary)
     n = code.indices.shape[:1]
     shapes = (code.values.shape, dictionary.shape, dictionary.shape[1:], n, n)
     out = SparseDecodeGrads(*_wanted(shapes, wanted))
     _C.sparse_decode_backward(
-        *code, dictionary, _plain(bias), *_stats(stats), _plain(grad), *out, *execution(threads)
+        *code, dictionary, plain(bias), *_stats(stats), plain(grad), *out, *execution(threads)
     )  # fmt: skip
     return out
 
@@ -167,10 +168,10 @@ def steer_decode(
     mode: str,
     threads: int = 0,
 ) -> Array:
-    embedding = _plain(embedding)
+    embedding = plain(embedding)
     out = np.empty(embedding.shape, np.float32)
     _C.steer_decode(
-        embedding, *_each(code), *_each(knobs), _plain(dictionary), _plain(bias),
+        embedding, *_each(code), *_each(knobs), plain(dictionary), plain(bias),
         *_stats(stats), mode, out, *execution(threads),
     )  # fmt: skip
     return out
@@ -190,33 +191,23 @@ def recommend(
     if n < 1:
         raise ValueError(f"n must be at least 1, got {n}")
     screened = memory_of(screen, items, "items")
-    embedding, allowed = _plain(embedding), _plain(allowed)
-    if allowed is not None and allowed.dtype == np.bool_:
-        allowed = allowed.view(np.uint8)
+    embedding = plain(embedding)
     ids, scores = _empty_code(_length(embedding), n)
     seen_offsets, seen_items, _ = _each(seen) if seen is not None else (None, None, None)
     _C.recommend(
-        embedding, _plain(items), _plain(bias), seen_offsets, seen_items, allowed,
+        embedding, plain(items), plain(bias), seen_offsets, seen_items, as_bytes(allowed),
         ids, scores, screened, *execution(threads),
     )  # fmt: skip
     return Recommended(ids, scores)
 
 
-def _plain(array: Array | None) -> Array | None:
-    """The array itself if it is contiguous already, else a contiguous copy; None stays None.
-
-    A scalar becomes an array of one entry, which the binding then refuses by its shape.
-    """
-    return None if array is None else np.ascontiguousarray(array)
-
-
 def _each(container):
     """The same container of contiguous arrays."""
-    return type(container)(*map(_plain, container))
+    return type(container)(*map(plain, container))
 
 
 def _stats(stats: Stats | None) -> tuple[Array | None, Array | None]:
-    return (None, None) if stats is None else tuple(map(_plain, stats))
+    return (None, None) if stats is None else tuple(map(plain, stats))
 
 
 def _length(array: Array) -> int:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cfsae_fast import _C
+from cfsae_fast.ops.arrays import as_bytes, plain
 from cfsae_fast.ops.containers import Code, Encoded, Knobs, Recommended, Rows, Stats
 from cfsae_fast.ops.settings import execution
 
@@ -66,8 +67,8 @@ def folded_topk_encode(
     code = Code(np.empty((n, k), np.int32), np.empty((n, k), np.float32))
     stats = Stats(np.empty(n, np.float32), np.empty(n, np.float32)) if standardize else None
     _C.folded_topk_encode(
-        *map(_plain, rows), tuple(folded.table), folded.sums, folded.shifts, folded.norms,
-        _plain(embedding), encoder, bias, centre, *code, *(stats or (None, None)),
+        *map(plain, rows), tuple(folded.table), folded.sums, folded.shifts, folded.norms,
+        plain(embedding), encoder, bias, centre, *code, *(stats or (None, None)),
         *execution(threads),
     )  # fmt: skip
     return Encoded(code, stats)
@@ -90,11 +91,11 @@ def folded_recommend(
     if n < 1:
         raise ValueError(f"n must be at least 1, got {n}")
     found = _empty(len(embedding), n)
-    seen_offsets, seen_items = map(_plain, seen[:2]) if seen is not None else (None, None)
+    seen_offsets, seen_items = map(plain, seen[:2]) if seen is not None else (None, None)
     _C.folded_recommend(
-        *map(_plain, code), *(stats or (None, None)), tuple(folded.table), folded.sums,
-        folded.shifts, folded.norms, _plain(embedding), items, bias, seen_offsets, seen_items,
-        _bytes(allowed), *found, *execution(threads),
+        *map(plain, code), *(stats or (None, None)), tuple(folded.table), folded.sums,
+        folded.shifts, folded.norms, plain(embedding), items, bias, seen_offsets, seen_items,
+        as_bytes(allowed), *found, *execution(threads),
     )  # fmt: skip
     return found
 
@@ -102,7 +103,7 @@ def folded_recommend(
 def folded_scores(code: Code, table: FoldedTable, *, threads: int = 0) -> Array:
     """About code @ dictionary @ items.T: (B, k), (L, I) -> (B, I) float32, for `folded_turn`."""
     out = np.empty((len(code.indices), table.values.shape[1]), np.float32)
-    _C.folded_scores(*map(_plain, code), tuple(table), out, *execution(threads))
+    _C.folded_scores(*map(plain, code), tuple(table), out, *execution(threads))
     return out
 
 
@@ -131,20 +132,10 @@ def folded_turn(
     _C.folded_turn(
         *scores, embedding, *encoded.code, *(encoded.stats or (None, None)), *knobs, dictionary,
         sae_bias, tuple(folded.table), folded.sums, folded.shifts, folded.norms, items, bias,
-        seen, _bytes(allowed), *found, *execution(threads),
+        seen, as_bytes(allowed), *found, *execution(threads),
     )  # fmt: skip
     return found
 
 
 def _empty(n_rows: int, n: int) -> Recommended:
     return Recommended(np.empty((n_rows, n), np.int32), np.empty((n_rows, n), np.float32))
-
-
-def _plain(array: Array | None) -> Array | None:
-    return None if array is None else np.ascontiguousarray(array)
-
-
-def _bytes(allowed: Array | None) -> Array | None:
-    if allowed is None or allowed.dtype != np.bool_:
-        return allowed
-    return np.ascontiguousarray(allowed).view(np.uint8)

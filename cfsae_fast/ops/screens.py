@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from cfsae_fast import _C
+from cfsae_fast.ops.arrays import plain
 from cfsae_fast.ops.settings import execution
 
 WORTH_IT_FROM = 1 << 18  # entries; below, the fp32 matrix itself lies in the processor's cache
@@ -30,9 +31,9 @@ class Screen:
             TypeError, ValueError: it is not such a matrix.
         """
         self.matrix = matrix
-        plain = np.ascontiguousarray(matrix)
-        self.memory = np.empty(_C.screen_bytes(plain), np.uint8)
-        _C.make_screen(plain, self.memory, *execution(threads))
+        rows = plain(matrix)
+        self.memory = np.empty(_C.screen_bytes(rows), np.uint8)
+        _C.make_screen(rows, self.memory, *execution(threads))
 
     @classmethod
     def where_it_pays(cls, matrix: np.ndarray) -> Screen | None:

@@ -16,7 +16,7 @@ from cfsae_fast import ops, steering
 from cfsae_fast.concepts import ConceptMap
 from cfsae_fast.config import CFAEConfig, SAEConfig, TrainConfig
 from cfsae_fast.errors import require_extra
-from cfsae_fast.ids import Id
+from cfsae_fast.ids import Id, Ids
 from cfsae_fast.inference import FoldedTables
 from cfsae_fast.ops import Encoded
 from cfsae_fast.recommender import explaining, inputs, pipeline
@@ -251,7 +251,7 @@ class SteerableRecommender:
             options = {"mode": mode, "exclude_seen": exclude_seen, "allowed": allowed}
             wishes = turns[first : first + CHUNK]
             parts.append(pipeline.answer(self.fitted, part, wishes, n, threads=threads, **options))
-        found = _join(parts, n, self.fitted.item_ids.values)
+        found = _join(parts, n, self.fitted.item_ids)
         if frame:
             return self._frame(request, found)
         return Recommendations(found.ids[0], found.scores[0]) if request.single else found
@@ -383,9 +383,7 @@ class SteerableRecommender:
         return polars.DataFrame({**columns, "score": found.scores[row, rank]})
 
 
-def _join(parts: list[ops.Recommended], n: int, names: np.ndarray) -> Recommendations:
+def _join(parts: list[ops.Recommended], n: int, names: Ids) -> Recommendations:
     ids = np.concatenate([part.ids for part in parts]) if parts else np.empty((0, n), np.int32)
     scores = np.concatenate([part.scores for part in parts]) if parts else np.empty((0, n), "f4")
-    external = np.full(ids.shape, "" if names.dtype.kind == "U" else -1, dtype=names.dtype)
-    external[ids >= 0] = names[ids[ids >= 0]]
-    return Recommendations(external, scores)
+    return Recommendations(names.named(ids), scores)

@@ -45,8 +45,8 @@ class LiveProfile:
     >>> ids, scores = profile.top(10)
 
     Turning knobs is quickest on a folded model (`model.fold()`); without tables every `top` is a
-    full request. Not for several threads at once. In residual mode the first two
-    requests after an edit read all items.
+    full request. Not for several threads at once. In residual mode the first two requests after an
+    edit read all items.
     """
 
     def __init__(
@@ -116,10 +116,7 @@ class LiveProfile:
         """The n best items, as `recommend` answers for this history and these knobs."""
         inputs.check_n(n)
         found = self._found(n)
-        ids, names = found.ids[0], self.fitted.item_ids.values
-        external = np.full(ids.shape, "" if names.dtype.kind == "U" else -1, dtype=names.dtype)
-        external[ids >= 0] = names[ids[ids >= 0]]
-        return Top(external, found.scores[0])
+        return Top(self.fitted.item_ids.named(found.ids[0]), found.scores[0])
 
     def _found(self, n: int) -> Recommended:
         fitted, folded = self.fitted, self.fitted.folded

@@ -104,24 +104,24 @@ ScreenView view_screen(const uint8_t* screen, int64_t n_rows, int64_t dim) {
           floats,         floats + layout.rows, floats + 2 * layout.rows};
 }
 
-ScreenQueries ScreenPanel::quantise(const float* rows, int64_t n_rows, int64_t dim, int width,
-                                    int64_t steps, const Kernels& kernels, int8_t* to,
-                                    bool* usable) {
+ScreenQueries quantise_queries(const Matrix& rows, int width, const Kernels& kernels,
+                               int8_t* packed, bool* usable) {
+  const int64_t dim = rows.dim, steps = (dim + kScreenWidth - 1) / kScreenWidth;
   const int64_t length = steps * kScreenWidth;
   const Scratch<int8_t> bytes(width * length);
   const float rounding = static_cast<float>(dim + 64) * std::ldexp(1.0f, -23);
   ScreenQueries queries{};
-  queries.data = to;
+  queries.data = packed;
   for (int q = 0; q < kMostScreenQueries; ++q) {
     queries.floor[q] = std::numeric_limits<float>::infinity();
   }
   for (int q = 0; q < width; ++q) {
     int8_t* const its = bytes.data() + q * length;
-    if (q >= n_rows) {
+    if (q >= rows.n_rows) {
       std::memset(its, 0, length);
       continue;
     }
-    const Quantised found = kernels.quantise(rows + q * dim, dim, length, its);
+    const Quantised found = kernels.quantise(rows.row(q), dim, length, its);
     const Bounds bounds = bounds_of(found, dim);
     usable[q] = fits(found);
     int32_t sum = 0;
@@ -131,7 +131,7 @@ ScreenQueries ScreenPanel::quantise(const float* rows, int64_t n_rows, int64_t d
     queries.norm_weight[q] = kUp * (bounds.error + bounds.norm * rounding);
     queries.error_weight[q] = kUp * (bounds.norm + bounds.error);
   }
-  interleave_dwords(bytes.data(), width, steps, 0, to);
+  interleave_dwords(bytes.data(), width, steps, 0, packed);
   return queries;
 }
 

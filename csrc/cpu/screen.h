@@ -23,13 +23,9 @@ struct ScreenView {  // of memory laid out by make_screen
 
 ScreenView view_screen(const uint8_t* screen, int64_t n_rows, int64_t dim);
 
-// A panel of queries; floors are set by the scan. False: the row is not finite or too long.
-class ScreenPanel {
- public:
-  static int64_t bytes(int width, int64_t steps) { return width * steps * kScreenWidth; }
-  // rows: n_rows <= width queries of dim; to: `bytes` of memory. Sets usable per query.
-  static ScreenQueries quantise(const float* rows, int64_t n_rows, int64_t dim, int width,
-                                int64_t steps, const Kernels& kernels, int8_t* to, bool* usable);
-};
+// A panel of `width` queries, of which rows (n_rows <= width, dim) are given; the scan sets floors.
+// packed: memory for width * steps * kScreenWidth bytes. usable[q]: the row can be bounded.
+ScreenQueries quantise_queries(const Matrix& rows, int width, const Kernels& kernels,
+                               int8_t* packed, bool* usable);
 
 }  // namespace cfsae::cpu

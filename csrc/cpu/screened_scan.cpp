@@ -11,6 +11,7 @@
 #include "cpu/kernels.h"
 #include "cpu/screen.h"
 #include "cpu/seen_items.h"
+#include "cpu/survivors.h"
 #include "parallel.h"
 
 namespace cfsae::cpu {
@@ -21,62 +22,6 @@ constexpr int64_t kChunkBytes = 256 << 10;     // of the quantised matrix at a t
 constexpr int64_t kQueriesAtOnce = 256;        // share what is read of the matrix
 constexpr int64_t kDecidingBytes = 512 << 10;  // of the matrix at a time, meanwhile
 constexpr float kNothing = -std::numeric_limits<float>::infinity();
-constexpr float kEverything = std::numeric_limits<float>::infinity();
-
-struct Survivor {
-  int32_t index;
-  float lower, upper;
-};
-
-// What one worker has found for one query: rows that may be among the k best, in rising order.
-class Survivors {
- public:
-  void start(int64_t k, float floor) {
-    k_ = static_cast<size_t>(k);
-    floor_ = floor;
-    cut_at_ = 4 * k_ + 64;
-  }
-
-  float floor() const { return floor_; }
-  const std::vector<Survivor>& found() const { return found_; }
-  const std::vector<float>& best() const { return best_; }  // the k largest lower bounds, a heap
-  bool overflowed() const { return floor_ == kEverything; }
-
-  void push(const Survivor& one) {
-    found_.push_back(one);
-    raise(one.lower);
-    if (found_.size() >= cut_at_) cut();
-  }
-
- private:
-  // The k-th largest lower bound excludes all that lies below it; what could equal it stays.
-  void raise(float lower) {
-    if (best_.size() == k_) {
-      if (!(lower > best_.front())) return;
-      std::pop_heap(best_.begin(), best_.end(), std::greater<>());
-      best_.pop_back();
-    }
-    best_.push_back(lower);
-    std::push_heap(best_.begin(), best_.end(), std::greater<>());
-    if (best_.size() == k_) floor_ = std::max(floor_, std::nextafter(best_.front(), kNothing));
-  }
-
-  void cut() {
-    found_.erase(std::remove_if(found_.begin(), found_.end(),
-                                [&](const Survivor& one) { return !(one.upper > floor_); }),
-                 found_.end());
-    cut_at_ = std::max(cut_at_, 2 * found_.size());
-    if (found_.size() > 16 * k_ + 4096) {
-      floor_ = kEverything;  // too many look alike: this query is scanned in fp32
-      found_.clear();
-    }
-  }
-
-  size_t k_ = 1, cut_at_ = 0;
-  float floor_ = 0.0f;
-  std::vector<Survivor> found_;
-  std::vector<float> best_;
-};
 
 class Screening {  // of one range of queries
  public:
@@ -91,7 +36,7 @@ class Screening {  // of one range of queries
         n_queries_(n_queries),
         k_(k),
         n_panels_((n_queries + tile_.queries - 1) / tile_.queries),
-        packed_(n_panels_ * ScreenPanel::bytes(tile_.queries, rows.steps)),
+        packed_(n_panels_ * panel_bytes()),
         usable_(n_panels_ * tile_.queries),
         panels_(n_panels_) {
     const int64_t work = n_queries * scan.rows.n_rows * scan.rows.dim;
@@ -102,7 +47,7 @@ class Screening {  // of one range of queries
   }
 
   void run(int32_t* indices, float* values) {
-    quantise_queries();
+    quantise();
     screen();
     const int64_t n_tasks = std::min<int64_t>(n_queries_, execution_.threads);
     const int64_t share = (n_queries_ + n_tasks - 1) / std::max<int64_t>(n_tasks, 1);
@@ -122,18 +67,18 @@ class Screening {  // of one range of queries
   }
 
  private:
+  int64_t panel_bytes() const { return tile_.queries * rows_.steps * kScreenWidth; }
   const float* query(int64_t q) const { return scan_.queries.row(first_query_ + q); }
 
-  void quantise_queries() {
+  void quantise() {
     const int64_t width = tile_.queries;
     parallel_for(n_panels_, workers_for(n_queries_ * scan_.rows.dim, execution_.threads),
                  [&](int64_t p, int) {
                    const int64_t first = p * width;
-                   panels_[p] = ScreenPanel::quantise(
-                       query(first), std::min(width, n_queries_ - first), scan_.rows.dim,
-                       tile_.queries, rows_.steps, kernels_,
-                       packed_.data() + p * ScreenPanel::bytes(tile_.queries, rows_.steps),
-                       usable_.data() + first);
+                   const int64_t n = std::min(width, n_queries_ - first);
+                   panels_[p] =
+                       quantise_queries({query(first), n, scan_.rows.dim}, tile_.queries, kernels_,
+                                        packed_.data() + p * panel_bytes(), usable_.data() + first);
                  });
   }
 
@@ -185,7 +130,7 @@ class Screening {  // of one range of queries
 
   float floor_of(int64_t panel, int q, const std::vector<Survivors>& found) const {
     const int64_t query = panel * tile_.queries + q;
-    return query < n_queries_ && usable_[query] ? found[query].floor() : kEverything;
+    return query < n_queries_ && usable_[query] ? found[query].floor() : Survivors::kEverything;
   }
 
   void collect(int64_t query, int q, int64_t first_row, const ScreenHits& hits,

@@ -9,16 +9,6 @@
 namespace cfsae::door {
 namespace {
 
-template <typename Op>
-void run(const Op& op) {
-  Status status;
-  {
-    const py::gil_scoped_release unlocked;
-    status = op();
-  }
-  raise_unless_ok(status);
-}
-
 Matrix screened(Matrix of, Handle screen) {
   of.screen = borrow_if<uint8_t>(screen, "screen", {cpu::screen_bytes(of.n_rows, of.dim)});
   return of;

@@ -68,4 +68,15 @@ CheckedKnobs knobs_view(Handle offsets, Handle latents, Handle weights, Handle k
 Execution execution(int threads, const std::string& isa);
 void raise_unless_ok(Status status);
 
+// Calls an op of the engine without the GIL.
+template <typename Op>
+void run(const Op& op) {
+  Status status;
+  {
+    const py::gil_scoped_release unlocked;
+    status = op();
+  }
+  raise_unless_ok(status);
+}
+
 }  // namespace cfsae::door

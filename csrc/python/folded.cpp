@@ -10,16 +10,6 @@
 namespace cfsae::door {
 namespace {
 
-template <typename Op>
-void run(const Op& op) {
-  Status status;
-  {
-    const py::gil_scoped_release unlocked;
-    status = op();
-  }
-  raise_unless_ok(status);
-}
-
 // (values, scales, errors)
 cpu::FoldedTable table_of(const py::tuple& table, const char* name, int64_t n_rows, int64_t dim) {
   if (table.size() != 3) bad_value(std::string(name) + " must be (values, scales, errors)");
