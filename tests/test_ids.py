@@ -29,6 +29,11 @@ def test_ids_beyond_int32_and_numpy_scalars():
     assert 2**40 in ids and 2**40 + 1 not in ids and True not in ids
 
 
+def test_what_only_equals_an_id_is_none():
+    assert Ids([0, 1]).lookup([True, 1, "1", np.True_, None]).tolist() == [-1, 1, -1, -1, -1]
+    assert Ids(["1"]).lookup(["1", 1, np.str_("1")]).tolist() == [0, -1, 0]
+
+
 def test_lookup_marks_unknown():
     assert Ids(["a", "b"]).lookup(["b", "x", "a"]).tolist() == [1, -1, 0]
 

@@ -11,10 +11,11 @@
 namespace cfsae::cpu {
 namespace {
 
-constexpr float kLongest = 1e15f;   // largest entry: products of two lengths stay finite
-constexpr float kUp = 1.001f;       // more than any float sum here can be off
-constexpr int64_t kWidest = 60000;  // columns: a sum of products of bytes fits 32 bits
-constexpr int64_t kHeader = 64;     // bytes, of which the first says whether it is usable
+constexpr float kLongest = 1e15f;  // largest entry: products of two lengths stay finite
+constexpr float kUp = 1.001f;      // more than any float sum here can be off
+constexpr int64_t kWidest =
+    130000;                      // columns: what a sum of products of bytes ends at fits 32 bits
+constexpr int64_t kHeader = 64;  // bytes, of which the first says whether it is usable
 
 struct Bounds {
   float norm, error;

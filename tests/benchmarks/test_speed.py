@@ -108,9 +108,9 @@ def test_a_folded_path_that_differs_ends_the_benchmark():
 
 def test_the_floor_counts_a_shared_row_once():
     paths = requests.Paths(requests.Sizes(90, 16, 48, 4), batch=5)
-    one, twice = paths.floors(1)[0]["value"], [paths.requests[0][:1] * 5]
-    paths.requests = twice
-    assert 0 < paths.floors(1)[0]["value"] < one
+    paths.requests = [paths.requests[0][:1] * 5]
+    # one history of 45 items: its rows of 48 bytes and 16 floats, and 4 rows of 90 bytes; 10 GB/s
+    assert paths.floors(1)[0]["value"] == pytest.approx((45 * (48 + 64) + 4 * 90) / 10 / 1e6)
 
 
 def test_turning_a_knob(tmp_path):

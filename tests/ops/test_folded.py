@@ -193,7 +193,7 @@ def test_the_tables_bounds_hold():
     assert (off <= table.errors).all() and (table.errors < np.abs(exact).max(axis=1)).any()
 
 
-@pytest.mark.parametrize("broken", ["items", "table", "code", "norms"])
+@pytest.mark.parametrize("broken", ["items", "table", "code", "norms", "seen"])
 def test_the_binding_refuses_what_would_corrupt_memory(broken):
     random = np.random.default_rng(3)
     cfae, sae = model(random, "plain", 20, 8, 16, 4)
@@ -212,6 +212,10 @@ def test_the_binding_refuses_what_would_corrupt_memory(broken):
         ),
         "norms": lambda: ops.folded_recommend(
             encoded.code, encoded.stats, side._replace(norms=(1.0,)), embedding, cfae.items, 3
+        ),
+        "seen": lambda: ops.folded_turn(
+            (np.zeros(20, np.float32), None), embedding, encoded, knobs_of(random, 16),
+            sae.dictionary, sae.bias, side, cfae.items, 3, seen=np.array([20], np.int32),
         ),
     }  # fmt: skip
     with pytest.raises((ValueError, TypeError)):

@@ -101,9 +101,19 @@ def test_topk_encode_equals_fp32_bit_for_bit(seed, kind, batch, n_latents, dim, 
 @pytest.mark.parametrize("bias", [np.inf, np.nan, -np.inf, 1e35, -1e35])
 def test_biases_without_a_bound(bias, rng):
     embedding, items, biases = reals(rng, 5, 20), reals(rng, 300, 20), reals(rng, 300)
-    biases[7] = bias
+    biases[[1, 4, 7]] = bias  # early: later bounds are held against theirs
     got = ops.recommend(embedding, items, 10, bias=biases, screen=ops.Screen(items))
     assert_same(got, in_fp32(embedding, items, 10, bias=biases))
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_infinite_biases_here_and_there(seed):
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(5, 60))
+    embedding, items, biases = reals(rng, 1, 16), reals(rng, 600, 16), reals(rng, 600)
+    biases[rng.random(600) < rng.choice([0.01, 0.05])] = np.inf
+    got = ops.recommend(embedding, items, n, bias=biases, screen=ops.Screen(items))
+    assert_same(got, ops.recommend(embedding, items, n, bias=biases))
 
 
 @pytest.mark.parametrize("batch", [64, 200, 530])
@@ -124,10 +134,12 @@ def test_too_many_that_look_alike_are_scanned_in_fp32(rng):
     assert got.ids[0, 0] == 8000
 
 
-def test_wide_rows_fall_back(rng):
-    embedding, items = reals(rng, 2, 60_004), reals(rng, 20, 60_004)
-    got = ops.recommend(embedding, items, 5, screen=ops.Screen(items))
-    assert_same(got, in_fp32(embedding, items, 5))
+def test_rows_whose_products_of_bytes_would_overflow(rng):
+    items = np.where(rng.random((20, 140_000)) < 0.5, -1, 1).astype(np.float32)
+    items[13] = 1
+    embedding = np.ones((2, 140_000), np.float32)
+    got = ops.recommend(embedding, items, 1, screen=ops.Screen(items))
+    assert got.ids.tolist() == [[13], [13]] and (got.scores == 140_000).all()
 
 
 def test_every_instruction_set_takes_a_screen(rng):
@@ -159,7 +171,7 @@ def test_tensors_come_without_a_screen(rng):
         ops.recommend(embedding, torch.from_numpy(items), 3, screen=ops.Screen(items))
 
 
-def test_networks_screen_matrices_that_are_worth_it(rng):
+def test_networks_screen_matrices_that_are_worth_it(rng, monkeypatch):
     items = reals(rng, 1100, 256)
     network = CFAENetwork(kind="elsa", item_weight=items, items=items)
     assert network._screen.matrix is items
@@ -169,5 +181,12 @@ def test_networks_screen_matrices_that_are_worth_it(rng):
     assert sae._screen.matrix is items
     plain = ops.topk_encode(embedding, items, sae.encoder_bias, sae.bias, 8)
     assert_same(sae.encode(embedding).code, plain.code)
+    used = []
+    for name in ("recommend", "topk_encode"):
+        plain = getattr(ops, name)
+        spy = lambda *a, plain=plain, **o: used.append(o["screen"].matrix) or plain(*a, **o)  # noqa: E731
+        monkeypatch.setattr(ops, name, spy)
+    network.recommend(embedding, 9), sae.encode(embedding)
+    assert used[0] is items and used[1] is items
     small = CFAENetwork(kind="elsa", item_weight=items[:9], items=items[:9])
     assert small._screen is None
