@@ -11,6 +11,8 @@ from cfsae_fast.errors import DataError, UnknownIdError, did_you_mean
 
 Id = int | str
 
+TABLE_SPAN = 8  # a table of positions may be this many times as long as there are ids
+
 
 class Ids:
     """An ordered set of external ids, all int64 or all str.
@@ -31,6 +33,7 @@ class Ids:
                 f"{what} ids must be distinct, got {len(self.values)} ids of which "
                 f"{len(self.values) - len(self._positions)} are repeated"
             )
+        self._least, self._table = _table(self.values)
 
     @classmethod
     def range(cls, count: int, *, what: str = "item") -> Ids:
@@ -63,6 +66,8 @@ class Ids:
         """Positions (n,) int64 of external ids; -1 where an id is unknown."""
         values, get = list(values), self._positions.get
         if set(map(type, values)) <= {str if self.is_text else int}:  # nearly always
+            if self._table is not None:
+                return self._by_table(values)
             found = map(get, values, repeat(-1))
         else:
             found = (get(self._key(value), -1) for value in values)
@@ -76,15 +81,18 @@ class Ids:
         """
         values = list(values)
         positions = self.lookup(values)
-        missing = np.flatnonzero(positions < 0)
-        if len(missing):
+        if len(positions) and positions.min() < 0:
+            missing = np.flatnonzero(positions < 0)
             raise self.unknown(values[missing[0]], others=len(missing) - 1)
         return positions
 
     def named(self, positions: np.ndarray) -> np.ndarray:
         """External ids of an array of positions; -1, the empty slot of a list, is "" or -1."""
-        named = np.full(positions.shape, "" if self.is_text else -1, dtype=self.values.dtype)
-        named[positions >= 0] = self.values[positions[positions >= 0]]
+        if not len(self.values):
+            return np.full(positions.shape, "" if self.is_text else -1, dtype=self.values.dtype)
+        named = self.values.take(positions, mode="wrap")
+        if positions.size and positions.min() < 0:
+            named[positions < 0] = "" if self.is_text else -1
         return named
 
     def unknown(self, value: object, *, others: int = 0) -> UnknownIdError:
@@ -118,12 +126,38 @@ class Ids:
             return cls(arrays[f"{prefix}.int"], what=what)
         return cls(texts_from_arrays(arrays, prefix), what=what)
 
+    def _by_table(self, values: list[int]) -> np.ndarray:
+        try:
+            at = np.array(values, dtype=np.int64)
+        except OverflowError:  # beyond 64 bits: no id of ours
+            found = map(self._positions.get, values, repeat(-1))
+            return np.fromiter(found, dtype=np.int64, count=len(values))
+        inside = (at >= self._least) & (at <= self._least + len(self._table) - 1)
+        if inside.all():
+            return self._table[at - self._least]
+        return np.where(inside, self._table[np.where(inside, at - self._least, 0)], -1)
+
     def _key(self, value: object) -> object:
         if isinstance(value, np.generic):
             value = value.item()
         if isinstance(value, bool) or isinstance(value, str) != self.is_text:
             return None
         return value
+
+
+def _table(values: np.ndarray) -> tuple[int, np.ndarray | None]:
+    """For integers that lie close together: the least, and positions by their distance from it.
+
+    One read of memory an id, where a dict needs several.
+    """
+    if values.dtype.kind != "i" or not len(values):
+        return 0, None
+    least, span = int(values.min()), int(values.max()) - int(values.min()) + 1
+    if span > TABLE_SPAN * len(values):
+        return 0, None
+    table = np.full(span, -1, dtype=np.int64)
+    table[values - least] = np.arange(len(values))
+    return least, table
 
 
 def texts_to_arrays(texts: np.ndarray, prefix: str) -> dict[str, np.ndarray]:

@@ -74,3 +74,20 @@ def test_damaged_arrays(damage):
         del arrays["item.offsets"]
     with pytest.raises(DataError):
         Ids.from_arrays(arrays, "item", what="item")
+
+
+@given(
+    st.sets(st.integers(-40, 40) | st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=30),
+    st.lists(st.integers(-60, 60) | st.integers(-(2**70), 2**70), max_size=30),
+)
+def test_integers_near_and_far_are_found_alike(known, asked):
+    ids = Ids(np.array(sorted(known), dtype=np.int64))
+    place = {value: at for at, value in enumerate(sorted(known))}
+    assert ids.lookup(asked).tolist() == [place.get(one, -1) for one in asked]
+
+
+def test_dense_integers_in_any_order_are_found_by_position():
+    ids = Ids(np.array([7, 3, 5, 4]))
+    assert ids._table is not None
+    assert ids.lookup([4, 6, 7, 2, 8, -(2**63), 2**63 - 1]).tolist() == [3, -1, 0, -1, -1, -1, -1]
+    assert ids.lookup([4, 2**80]).tolist() == [3, -1]

@@ -384,6 +384,8 @@ class SteerableRecommender:
 
 
 def _join(parts: list[ops.Recommended], n: int, names: Ids) -> Recommendations:
+    if len(parts) == 1:
+        return Recommendations(names.named(parts[0].ids), parts[0].scores)
     ids = np.concatenate([part.ids for part in parts]) if parts else np.empty((0, n), np.int32)
     scores = np.concatenate([part.scores for part in parts]) if parts else np.empty((0, n), "f4")
     return Recommendations(names.named(ids), scores)

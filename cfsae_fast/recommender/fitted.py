@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from cfsae_fast import steering
 from cfsae_fast._version import __version__
 from cfsae_fast.concepts import ConceptMap
 from cfsae_fast.errors import DataError, ModelFormatError
@@ -21,6 +22,7 @@ from cfsae_fast.io import MANIFEST, read_directory, read_json, write_directory
 from cfsae_fast.ops import Rows
 
 KIND = "recommender"
+WISHES = 4096  # resolved ones that a model remembers
 TABLES = "folded"  # the folder of folded tables inside a saved model
 
 
@@ -47,6 +49,9 @@ class Fitted:
     user_factors: np.ndarray | None = None
     report: dict[str, Any] = field(default_factory=dict)
     folded: FoldedTables | None = None
+    _wishes: dict[steering.Turns, steering.KnobRow] = field(
+        default_factory=dict, init=False, repr=False
+    )
 
     def __post_init__(self) -> None:
         """Raises: DataError: the parts do not fit together."""
@@ -67,6 +72,15 @@ class Fitted:
 
     def title(self, position: int) -> str | None:
         return None if self.titles is None else str(self.titles[position])
+
+    def resolved(self, turns: steering.Turns) -> steering.KnobRow:
+        """`steering.resolve` with this model's concepts; the same wishes come again and again."""
+        found = self._wishes.get(turns)
+        if found is None:
+            if len(self._wishes) >= WISHES:
+                self._wishes.clear()
+            found = self._wishes[turns] = steering.resolve(turns, self.concepts)
+        return found
 
     def with_concepts(self, concepts: ConceptMap | None, names: dict[int, str]) -> Fitted:
         return replace(self, concepts=concepts, latent_names=names)

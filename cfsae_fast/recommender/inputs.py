@@ -29,6 +29,8 @@ class Request(NamedTuple):
 
 def take(request: Request, first: int, last: int) -> Request:
     """Rows first..last - 1 of a request (fewer at its end)."""
+    if first == 0 and last >= len(request.rows.offsets) - 1:
+        return request
     wanted = np.arange(first, min(last, len(request.rows.offsets) - 1))
     users = None if request.users is None else request.users[wanted]
     return Request(request.rows.take(wanted), users, request.single)
@@ -36,11 +38,19 @@ def take(request: Request, first: int, last: int) -> Request:
 
 def rows_of(histories: Sequence[np.ndarray]) -> Rows:
     """Rows from lists of item positions; a repeated item counts once."""
-    unique = [np.unique(np.asarray(one, dtype=np.int64)) for one in histories]
+    unique = [_distinct(np.asarray(one, dtype=np.int32)) for one in histories]
+    if len(unique) == 1:
+        return Rows(np.array([0, len(unique[0])]), unique[0])
     offsets = np.zeros(len(unique) + 1, dtype=np.int64)
     np.cumsum([len(one) for one in unique], out=offsets[1:])
-    items = np.concatenate(unique) if unique else np.empty(0)
-    return Rows(offsets, items.astype(np.int32))
+    return Rows(offsets, np.concatenate(unique) if unique else np.empty(0, np.int32))
+
+
+def _distinct(positions: np.ndarray) -> np.ndarray:
+    """Sorted, each once: np.unique without what it adds to a short list's time."""
+    ordered = np.sort(positions)
+    repeated = ordered[1:] == ordered[:-1]
+    return np.unique(ordered) if repeated.any() else ordered
 
 
 def of_users(users: Any, user_ids: Ids, stored: Rows) -> Request:
@@ -80,7 +90,9 @@ def of_histories(histories: Any, item_ids: Ids, *, unknown: str) -> Request:
     single = not any(nested)
     find = item_ids.index if unknown == "error" else item_ids.lookup
     found = [find(one) for one in ([given] if single else given)]
-    return Request(rows_of([one[one >= 0] for one in found]), None, single)
+    if unknown == "ignore":
+        found = [one[one >= 0] for one in found]
+    return Request(rows_of(found), None, single)
 
 
 def allowed_mask(

@@ -36,7 +36,9 @@ def embed(fitted: Fitted, request: Request, threads: int = 0) -> np.ndarray:
     if fitted.user_factors is not None and request.users is not None:
         return np.ascontiguousarray(fitted.user_factors[request.users])
     embedding = fitted.cfae.encode(request.rows, threads=threads)
-    embedding[np.diff(request.rows.offsets) == 0] = fitted.cold
+    empty = request.rows.offsets[1:] == request.rows.offsets[:-1]
+    if empty.any():
+        embedding[empty] = fitted.cold
     return embedding
 
 
@@ -45,7 +47,7 @@ def knobs_of(fitted: Fitted, turns: list[Any], encoded: Encoded) -> Knobs | None
     if not any(turns):
         return None
     activation = encoded.code.values.sum(axis=1)
-    return steering.knobs_for(turns, fitted.concepts, activation)
+    return steering.knobs_for(turns, fitted.concepts, activation, resolved=fitted.resolved)
 
 
 def steer(

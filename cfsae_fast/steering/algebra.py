@@ -6,7 +6,7 @@ reference and the exported graphs are tested against it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -96,11 +96,16 @@ def resolve(turns: Any, concepts: Targets | None = None) -> KnobRow:
 
 
 def knobs_for(
-    batch: Sequence[Any], concepts: Targets | None, activation: np.ndarray | None = None
+    batch: Sequence[Any],
+    concepts: Targets | None,
+    activation: np.ndarray | None = None,
+    *,
+    resolved: Callable[[Turns], KnobRow] | None = None,
 ) -> Knobs:
     """Knobs of a batch in CSR form; entry b of `batch` is row b's wish (or None).
 
     activation (B,): the sum of each row's code; needed where a wish is relative to it (suppress).
+    resolved: `resolve` for these concepts, where the caller remembers its answers.
     Where every row wishes the same and nothing is relative, the knobs are one shared set:
     offsets (2,).
 
@@ -108,7 +113,8 @@ def knobs_for(
         UnknownConceptError, ValueError: as `resolve`; or activation does not fit.
     """
     sets = [as_turns(one) for one in batch]
-    distinct = {turns: resolve(turns, concepts) for turns in dict.fromkeys(sets)}
+    know = resolved or (lambda turns: resolve(turns, concepts))
+    distinct = {turns: know(turns) for turns in dict.fromkeys(sets)}
     found = [distinct[turns] for turns in sets]
     relative = any(row.relative.any() for row in distinct.values())
     if len(distinct) == 1 and not relative:
