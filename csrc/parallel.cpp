@@ -1,11 +1,13 @@
 // A pool whose workers join a job while it is open: the caller starts at once, and when no task is
-// left it waits for those who joined, never for a thread that the system has not woken yet.
+// left it waits for those who joined, never for a thread that the system has not woken yet. Who
+// waits looks for news for a moment before it sleeps: to be woken costs as much as a request.
 #include "parallel.h"
 
 #include <pthread.h>
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <exception>
 #include <mutex>
@@ -18,32 +20,66 @@ namespace {
 // About 40 us of one core's arithmetic; waking a sleeping thread costs 5 to 50 us.
 constexpr int64_t kOperationsPerWorker = 1 << 20;
 
+// A stream of steered requests comes back to the engine within this time.
+constexpr std::chrono::microseconds kWatch{300};
+constexpr size_t kStream = 4;  // as many jobs, each soon after the one before
+using Clock = std::chrono::steady_clock;
+
 using Job = std::function<void(int worker)>;
+
+void breathe() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+// Whether `news` came true while watching for it; never watches on a machine with one processor.
+template <typename News>
+bool watch(const News& news) {
+  static const bool alone = std::thread::hardware_concurrency() < 2;
+  const auto end = Clock::now() + kWatch;
+  do {
+    for (int i = 0; i < 32; ++i) {
+      if (news()) return true;
+      breathe();
+    }
+  } while (!alone && Clock::now() < end);
+  return news();
+}
 
 class Pool {
  public:
-  void run(int workers, const Job& job) {
+  void run(int workers, const Job& job, Wake wake) {
     if (workers <= 1 || busy_.exchange(true, std::memory_order_acquire)) return job(0);
-    open(workers - 1, job);
+    open(workers - 1, job, wake == Wake::kAlways || in_a_stream());
     job(0);
     close();
+    ended_[n_jobs_++ % kStream] = Clock::now();
     busy_.store(false, std::memory_order_release);
   }
 
  private:
-  void open(int helpers, const Job& job) {
+  bool in_a_stream() const { return Clock::now() - ended_[n_jobs_ % kStream] < kStream * kWatch; }
+
+  void open(int helpers, const Job& job, bool wake) {
     const std::lock_guard<std::mutex> lock(mutex_);
-    while (n_threads_ < helpers && spawn()) ++n_threads_;
+    while (wake && n_threads_ < helpers && spawn()) ++n_threads_;
     job_ = &job;
-    vacancies_ = std::min(helpers, n_threads_);
     next_worker_ = 1;
-    wake_.notify_all();
+    vacancies_.store(std::min(helpers, n_threads_), std::memory_order_release);
+    if (wake && sleepers_ > 0) wake_.notify_all();
   }
 
   void close() {
     std::unique_lock<std::mutex> lock(mutex_);
-    vacancies_ = 0;
-    done_.wait(lock, [this] { return active_ == 0; });
+    vacancies_.store(0, std::memory_order_relaxed);
+    if (active_.load(std::memory_order_acquire) == 0) return;
+    lock.unlock();
+    watch([this] { return active_.load(std::memory_order_acquire) == 0; });
+    lock.lock();
+    done_.wait(lock, [this] { return active_.load(std::memory_order_relaxed) == 0; });
   }
 
   bool spawn() {
@@ -55,18 +91,27 @@ class Pool {
     }
   }
 
+  bool vacant() const { return vacancies_.load(std::memory_order_acquire) > 0; }
+
   [[noreturn]] void serve() {
     std::unique_lock<std::mutex> lock(mutex_);
     for (;;) {
-      wake_.wait(lock, [this] { return vacancies_ > 0; });
-      --vacancies_;
-      ++active_;
-      const int worker = next_worker_++;
-      const Job* const job = job_;
-      lock.unlock();
-      (*job)(worker);
-      lock.lock();
-      if (--active_ == 0) done_.notify_one();
+      ++sleepers_;
+      wake_.wait(lock, [this] { return vacant(); });
+      --sleepers_;
+      do {
+        vacancies_.fetch_sub(1, std::memory_order_relaxed);
+        active_.fetch_add(1, std::memory_order_relaxed);
+        const int worker = next_worker_++;
+        const Job* const job = job_;
+        lock.unlock();
+        (*job)(worker);
+        lock.lock();
+        if (active_.fetch_sub(1, std::memory_order_release) == 1) done_.notify_one();
+        lock.unlock();
+        watch([this] { return vacant(); });
+        lock.lock();
+      } while (vacant());
     }
   }
 
@@ -74,7 +119,10 @@ class Pool {
   std::mutex mutex_;
   std::condition_variable wake_, done_;
   const Job* job_ = nullptr;
-  int n_threads_ = 0, vacancies_ = 0, active_ = 0, next_worker_ = 1;
+  std::atomic<int> vacancies_{0}, active_{0};  // changed under the mutex, watched without
+  int n_threads_ = 0, sleepers_ = 0, next_worker_ = 1;
+  Clock::time_point ended_[kStream]{};  // when the last jobs did; only who holds busy_ touches it
+  size_t n_jobs_ = 0;
 };
 
 std::atomic<Pool*> current_pool{nullptr};
@@ -101,7 +149,7 @@ int workers_for(int64_t operations, int threads) {
 }
 
 void parallel_for(int64_t n_tasks, int workers,
-                  const std::function<void(int64_t task, int worker)>& body) {
+                  const std::function<void(int64_t task, int worker)>& body, Wake wake) {
   std::atomic<int64_t> next{0};
   std::mutex failure_mutex;
   std::exception_ptr failure;
@@ -114,7 +162,7 @@ void parallel_for(int64_t n_tasks, int workers,
       if (!failure) failure = std::current_exception();
     }
   };
-  pool().run(static_cast<int>(std::min<int64_t>(workers, n_tasks)), work);
+  pool().run(static_cast<int>(std::min<int64_t>(workers, n_tasks)), work, wake);
   if (failure) std::rethrow_exception(failure);
 }
 

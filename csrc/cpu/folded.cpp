@@ -58,9 +58,12 @@ Status folded_topk_encode(const RowsView& rows, const FoldedEncoder& folded,
     const double bound = encode_bound(folded, weigh(folded.products, items, values, n), n, dim,
                                       mean_b, std_b, length_of(query.data(), dim));
     if (n > 0 && bound < kWorthless) {
-      screen.begin(nullptr, 0.0f);
-      screen.add(folded.products, items, values, n);
-      screen.finish(1.0f / std_b, {{folded.sums, -mean_b / std_b}, {folded.offsets, 1.0f}, {}});
+      screen.compute({folded.products,
+                      items,
+                      values,
+                      n,
+                      1.0f / std_b,
+                      {{folded.sums, -mean_b / std_b}, {folded.offsets, 1.0f}, {}}});
       const ExactTail tail{encoder, bias, query.data(), 0.0f, 0.0f};
       if (screen.top(tail, bound, out.k, out.indices, out.values)) return;
     }
@@ -90,13 +93,15 @@ Status folded_recommend(const CodeView& code, const StatsView& stats, const Fold
         decode_bound(folded, weigh(folded.products, latents, values, code.k), code.k, items.dim,
                      mean, std, length_of(embedding.row(b), items.dim));
     if (bound < kWorthless) {
-      screen.begin(nullptr, 0.0f);
-      screen.add(folded.products, latents, values, code.k);
+      ScreenSum sum{
+          folded.products, latents, values,
+          code.k,          std,     {{folded.sums, mean}, {folded.shifts, std}, {bias, 1.0f}}};
+      sum.allowed = allowed;
       if (seen != nullptr) {
-        screen.exclude(own.items + own.offsets[0], own.offsets[1] - own.offsets[0]);
+        sum.excluded = own.items + own.offsets[0];
+        sum.n_excluded = own.offsets[1] - own.offsets[0];
       }
-      screen.exclude_disallowed(allowed);
-      screen.finish(std, {{folded.sums, mean}, {folded.shifts, std}, {bias, 1.0f}});
+      screen.compute(sum);
       const ExactTail tail{items, bias, embedding.row(b), kNothing, kNothing};
       if (screen.top(tail, bound, to.k, to.indices, to.values)) return;
     }

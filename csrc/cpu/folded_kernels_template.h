@@ -47,15 +47,21 @@ typename VectorsOf<Lanes>::floats load(const float* from) {
   return v;
 }
 
+// sum[first .. last) += sum_r weights[r] * rows[r]; meanwhile the same columns of `next` come into
+// the cache, which hides what a row that was not read for long would cost.
 template <int Lanes, int Rows>
-void add_rows(const int8_t* const (&rows)[Rows], const float (&weights)[Rows], int64_t first,
-              int64_t last, float* sum) {
+void add_rows(const int8_t* const (&rows)[Rows], const float (&weights)[Rows],
+              const int8_t* const* next, int n_next, int64_t first, int64_t last, float* sum) {
+  constexpr int64_t kLine = 64;
   int64_t c = first;
-  for (; c + Lanes <= last; c += Lanes) {
-    auto acc = load<Lanes>(sum + c);
+  for (; c + kLine <= last; c += kLine) {
+    for (int r = 0; r < n_next; ++r) __builtin_prefetch(next[r] + c);
+    for (int64_t at = c; at < c + kLine; at += Lanes) {
+      auto acc = load<Lanes>(sum + at);
 #pragma GCC unroll 8
-    for (int r = 0; r < Rows; ++r) acc += widen<Lanes>(rows[r] + c) * weights[r];
-    std::memcpy(sum + c, &acc, sizeof acc);
+      for (int r = 0; r < Rows; ++r) acc += widen<Lanes>(rows[r] + at) * weights[r];
+      std::memcpy(sum + at, &acc, sizeof acc);
+    }
   }
   for (; c < last; ++c) {
     for (int r = 0; r < Rows; ++r) sum[c] += weights[r] * static_cast<float>(rows[r][c]);
@@ -67,24 +73,36 @@ void gather_sum(const int8_t* table, int64_t stride, int64_t width, const int32_
                 const float* weights, int64_t n, float* sum) {
   constexpr int64_t kStrip = 4096;  // columns whose sums stay in L1
   constexpr int kRows = 8;
+  struct Group {
+    const int8_t* rows[kRows];
+    float weights[kRows];
+    int held;
+  };
+  const auto fill = [&](int64_t& j) {
+    Group group;
+    for (group.held = 0; j < n && group.held < kRows; ++j) {
+      if (ids[j] < 0) continue;
+      group.rows[group.held] = table + ids[j] * stride;
+      group.weights[group.held++] = weights[j];
+    }
+    return group;
+  };
   for (int64_t first = 0; first < width; first += kStrip) {
     const int64_t last = first + kStrip < width ? first + kStrip : width;
-    const int8_t* row[kRows];
-    float weight[kRows];
-    int held = 0;
-    for (int64_t j = 0; j < n; ++j) {
-      if (ids[j] < 0) continue;
-      row[held] = table + ids[j] * stride;
-      weight[held] = weights[j];
-      if (++held == kRows) {
-        add_rows<Lanes>(row, weight, first, last, sum);
-        held = 0;
+    int64_t j = 0;
+    Group group = fill(j);
+    while (group.held > 0) {
+      const Group next = fill(j);
+      if (group.held == kRows) {
+        add_rows<Lanes, kRows>(group.rows, group.weights, next.rows, next.held, first, last, sum);
+      } else {
+        for (int r = 0; r < group.held; ++r) {
+          const int8_t* const one[1] = {group.rows[r]};
+          const float its[1] = {group.weights[r]};
+          add_rows<Lanes, 1>(one, its, nullptr, 0, first, last, sum);
+        }
       }
-    }
-    for (int j = 0; j < held; ++j) {
-      const int8_t* const one[1] = {row[j]};
-      const float its[1] = {weight[j]};
-      add_rows<Lanes>(one, its, first, last, sum);
+      group = next;
     }
   }
 }

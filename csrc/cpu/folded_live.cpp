@@ -85,17 +85,24 @@ Status folded_turn(const LiveScores& live, const Matrix& embedding, const CodeVi
         decode_bound(folded, weighed, code.k + n, items.dim, residual ? 0.0f : mean, std, length);
     if (bound < kWorthless) {
       Screen screen(items.n_rows, execution);
-      screen.begin(live.code, static_cast<float>(turned.factor));
-      screen.add(folded.products, turned.ids.data(), turned.values.data(), n);
-      if (seen != nullptr) {
-        screen.exclude(seen->items + seen->offsets[0], seen->offsets[1] - seen->offsets[0]);
-      }
-      screen.exclude_disallowed(allowed);
+      ScreenSum sum{folded.products,
+                    turned.ids.data(),
+                    turned.values.data(),
+                    n,
+                    std,
+                    {{folded.sums, mean}, {folded.shifts, std}, {item_bias, 1.0f}}};
       if (residual) {
-        screen.finish(std, {{live.dense, 1.0f}, {}, {}});
-      } else {
-        screen.finish(std, {{folded.sums, mean}, {folded.shifts, std}, {item_bias, 1.0f}});
+        sum.terms[0] = {live.dense, 1.0f};
+        sum.terms[1] = sum.terms[2] = {};
       }
+      sum.start = live.code;
+      sum.factor = static_cast<float>(turned.factor);
+      sum.allowed = allowed;
+      if (seen != nullptr) {
+        sum.excluded = seen->items + seen->offsets[0];
+        sum.n_excluded = seen->offsets[1] - seen->offsets[0];
+      }
+      screen.compute(sum);
       const ExactTail tail{items, item_bias, moved.data(), kNothing, kNothing};
       if (screen.top(tail, bound, out.k, out.indices, out.values)) return;
     }

@@ -17,7 +17,11 @@ namespace cfsae::cpu {
 namespace {
 
 constexpr float kNothing = -std::numeric_limits<float>::infinity();
-constexpr int64_t kColumnsPerTask = 8192;
+constexpr int64_t kColumnsPerTask = 4096;  // whole blocks; their sums stay in L1
+static_assert(kColumnsPerTask % kFoldedBlock == 0);
+// Rows come from memory, so that a second worker pays from a quarter of what arithmetic would need.
+constexpr int64_t kProductsPerWorker = 1 << 18;
+constexpr int64_t kRowsOfPasses = 8;  // what the passes over the sums cost, in rows of the table
 
 int64_t n_blocks(int64_t n) { return (n + kFoldedBlock - 1) / kFoldedBlock; }
 
@@ -36,41 +40,49 @@ Screen::Screen(int64_t n, const Execution& execution)
       values_(n),
       maxima_(n_blocks(n)) {}
 
-void Screen::begin(const float* start, float factor) {
-  if (start == nullptr || factor == 0.0f) {
-    std::fill_n(values_.data(), n_, 0.0f);
-  } else {
-    for (int64_t c = 0; c < n_; ++c) values_[c] = factor * start[c];
-  }
-}
-
-void Screen::add(const FoldedTable& table, const int32_t* ids, const float* weights, int64_t n) {
-  weights_.resize(n);
-  for (int64_t j = 0; j < n; ++j) {
-    const float weight = weights == nullptr ? 1.0f : weights[j];
-    weights_[j] = ids[j] < 0 ? 0.0f : weight * table.scales[ids[j]];
+void Screen::compute(const ScreenSum& sum) {
+  weights_.resize(sum.n);
+  for (int64_t j = 0; j < sum.n; ++j) {
+    const float weight = sum.weights == nullptr ? 1.0f : sum.weights[j];
+    weights_[j] = sum.ids[j] < 0 ? 0.0f : weight * sum.table.scales[sum.ids[j]];
   }
   const int64_t n_tasks = (n_ + kColumnsPerTask - 1) / kColumnsPerTask;
-  parallel_for(n_tasks, workers_for(n * n_, execution_.threads), [&](int64_t task, int) {
-    const int64_t first = task * kColumnsPerTask;
-    folded_.gather_sum(table.values + first, table.dim, std::min(kColumnsPerTask, n_ - first), ids,
-                       weights_.data(), n, values_.data() + first);
-  });
+  const int64_t useful = 1 + (sum.n + kRowsOfPasses) * n_ / kProductsPerWorker;
+  const int workers = static_cast<int>(std::min<int64_t>(execution_.threads, useful));
+  parallel_for(
+      n_tasks, workers,
+      [&](int64_t task, int) {
+        const int64_t first = task * kColumnsPerTask;
+        compute_range(sum, first, std::min(n_, first + kColumnsPerTask));
+      },
+      Wake::kIfBusy);
 }
 
-void Screen::exclude(const int32_t* ids, int64_t n) {
-  for (int64_t j = 0; j < n; ++j) values_[ids[j]] = kNothing;
-}
-
-void Screen::exclude_disallowed(const uint8_t* allowed) {
-  if (allowed == nullptr) return;
-  for (int64_t c = 0; c < n_; ++c) {
-    if (allowed[c] == 0) values_[c] = kNothing;
+void Screen::compute_range(const ScreenSum& sum, int64_t first, int64_t last) {
+  float* const values = values_.data();
+  if (sum.start == nullptr || sum.factor == 0.0f) {
+    std::fill(values + first, values + last, 0.0f);
+  } else {
+    for (int64_t c = first; c < last; ++c) values[c] = sum.factor * sum.start[c];
   }
-}
-
-void Screen::finish(float scale, const Term (&terms)[3]) {
-  folded_.finish(values_.data(), n_, scale, terms, maxima_.data());
+  folded_.gather_sum(sum.table.values + first, sum.table.dim, last - first, sum.ids,
+                     weights_.data(), sum.n, values + first);
+  for (int64_t j = 0; j < sum.n_excluded; ++j) {
+    const int64_t c = sum.excluded[j];
+    if (first <= c && c < last) values[c] = kNothing;
+  }
+  if (sum.allowed != nullptr) {
+    for (int64_t c = first; c < last; ++c) {
+      if (sum.allowed[c] == 0) values[c] = kNothing;
+    }
+  }
+  Term terms[3];
+  for (int t = 0; t < 3; ++t) {
+    const float* const vector = sum.terms[t].vector;
+    terms[t] = {vector == nullptr ? nullptr : vector + first, sum.terms[t].factor};
+  }
+  folded_.finish(values + first, last - first, sum.scale, terms,
+                 maxima_.data() + first / kFoldedBlock);
 }
 
 double Screen::kth_largest(int64_t k, const float* values, int64_t n) {
@@ -89,42 +101,72 @@ bool Screen::gather_survivors(double bound, double floor, int64_t k) {
   };
   const float first_line = line(kth_largest(k, maxima_.data(), n_blocks(n_)));
   found_.clear();
-  std::vector<float>& kept = weights_;  // free by now
-  kept.clear();
+  kept_.clear();
   for (int64_t block = 0; block < n_blocks(n_); ++block) {
     if (!(maxima_[block] >= first_line)) continue;
     const int64_t last = std::min(n_, (block + 1) * kFoldedBlock);
     for (int64_t c = block * kFoldedBlock; c < last; ++c) {
       if (!(values_[c] >= first_line)) continue;
       found_.push_back(static_cast<int32_t>(c));
-      kept.push_back(values_[c]);
+      kept_.push_back(values_[c]);
     }
   }
-  const int64_t n = static_cast<int64_t>(found_.size());
-  if (n > k) {
-    const float second_line = line(kth_largest(k, kept.data(), n));
-    int64_t to = 0;
-    for (int64_t j = 0; j < n; ++j) {
-      if (kept[j] >= second_line) found_[to++] = found_[j];
-    }
-    found_.resize(to);
+  if (static_cast<int64_t>(found_.size()) > k) {
+    keep_above(line(kth_largest(k, kept_.data(), static_cast<int64_t>(kept_.size()))));
   }
   return static_cast<int64_t>(found_.size()) <= most;
+}
+
+void Screen::keep_above(float line) {
+  size_t to = 0;
+  for (size_t j = 0; j < found_.size(); ++j) {
+    if (!(kept_[j] >= line)) continue;
+    found_[to] = found_[j];
+    kept_[to++] = kept_[j];
+  }
+  found_.resize(to);
+  kept_.resize(to);
+}
+
+void Screen::rescore(const ExactTail& tail, const int32_t* ids, int64_t n,
+                     std::vector<Key>& keys) const {
+  const Scratch<float> dots(n);
+  kernels(execution_.isa)
+      .gather_dots(tail.rows.data, tail.rows.dim, ids, n, tail.query, dots.data());
+  for (int64_t j = 0; j < n; ++j) {
+    const float value = dots[j] + (tail.bias == nullptr ? 0.0f : tail.bias[ids[j]]);
+    if (value > tail.floor) keys.push_back(make_key(value, ids[j]));
+  }
 }
 
 bool Screen::top(const ExactTail& tail, double bound, int64_t k, int32_t* indices, float* values) {
   const int64_t wanted = std::min(k, n_);
   if (wanted == 0 || !gather_survivors(bound, tail.floor, wanted)) return wanted == 0 && k == 0;
-  const int64_t n = static_cast<int64_t>(found_.size());
-  const Scratch<float> dots(n);
-  kernels(execution_.isa)
-      .gather_dots(tail.rows.data, tail.rows.dim, found_.data(), n, tail.query, dots.data());
   std::vector<Key> keys;
-  keys.reserve(n);
-  for (int64_t j = 0; j < n; ++j) {
-    const float value = dots[j] + (tail.bias == nullptr ? 0.0f : tail.bias[found_[j]]);
-    if (value > tail.floor) keys.push_back(make_key(value, found_[j]));
+  keys.reserve(found_.size());
+  if (static_cast<int64_t>(found_.size()) > 2 * wanted) {
+    // The k that look best are computed first: the least of them is a floor without a bound's
+    // slack.
+    const double kth = kth_largest(wanted, kept_.data(), static_cast<int64_t>(kept_.size()));
+    std::vector<int32_t> first;
+    size_t to = 0;
+    for (size_t j = 0; j < found_.size(); ++j) {
+      if (kept_[j] >= kth) {
+        first.push_back(found_[j]);
+      } else {
+        found_[to] = found_[j];
+        kept_[to++] = kept_[j];
+      }
+    }
+    found_.resize(to);
+    kept_.resize(to);
+    rescore(tail, first.data(), static_cast<int64_t>(first.size()), keys);
+    if (keys.size() == first.size()) {
+      const Key least = *std::min_element(keys.begin(), keys.end());
+      keep_above(not_above(double{value_of(least)} - bound));
+    }
   }
+  rescore(tail, found_.data(), static_cast<int64_t>(found_.size()), keys);
   const int64_t kept = std::min<int64_t>(k, static_cast<int64_t>(keys.size()));
   std::partial_sort(keys.begin(), keys.begin() + kept, keys.end(), std::greater<Key>());
   for (int64_t j = 0; j < k; ++j) {

@@ -45,7 +45,7 @@ int workers_for(int64_t operations, int threads) {
 }
 
 void parallel_for(int64_t n_tasks, int workers,
-                  const std::function<void(int64_t task, int worker)>& body) {
+                  const std::function<void(int64_t task, int worker)>& body, Wake) {
   Loop loop(body, n_tasks);
   const size_t n = static_cast<size_t>(std::max<int64_t>(1, std::min<int64_t>(workers, n_tasks)));
   if (n == 1 || session_context == nullptr) {
