@@ -34,16 +34,18 @@ struct ScreenQueries {  // of one panel
   int32_t offset[kMostScreenQueries];  // 128 * the sum of its q
 };
 
-struct ScreenHits {  // of queries with a bit in `any`: which rows may be above the floor, and how
-  uint32_t any;
-  uint64_t rows[kMostScreenQueries];
-  float approximate[kMostScreenQueries][kScreenBlock], error[kMostScreenQueries][kScreenBlock];
+struct ScreenSink {  // of one query: rows that may be above its floor, and their value's bounds
+  int32_t* indices;
+  float *lowers, *uppers;
+  int64_t size;
 };
+inline constexpr int64_t kScreenRoom = kScreenBlock + kScreenRows;  // behind size, before a tile
 
 struct ScreenTile {
   int queries;  // of a panel
-  void (*run)(const ScreenQueries& queries, const ScreenRows& rows, int64_t steps,
-              ScreenHits* hits);
+  // Appends to each query's sink. Returns a bit per query that found something.
+  uint32_t (*run)(const ScreenQueries& queries, const ScreenRows& rows, int64_t steps,
+                  int32_t first_row, ScreenSink* const* sinks);
 };
 
 struct Kernels {
@@ -70,6 +72,10 @@ struct Kernels {
   // out[j] = vector . table[ids[j]], 0 where the id is negative.
   void (*gather_dots)(const float* table, int64_t dim, const int32_t* ids, int64_t n,
                       const float* vector, float* out);
+
+  // out[j] = lefts[j] . rights[j], each as gather_dots adds it up.
+  void (*pair_dots)(const float* const* lefts, const float* const* rights, int64_t n, int64_t dim,
+                    float* out);
 
   // to[0 .. padded) = x in 8 bits, 0 from dim on.
   Quantised (*quantise)(const float* x, int64_t dim, int64_t padded, int8_t* to);

@@ -12,15 +12,17 @@ inline void multiply_add(__m512i& sums, __m512i rows, __m512i four) {
   asm("vpdpbusd %2, %1, %0" : "+v"(sums) : "v"(rows), "v"(four));
 }
 
+// Into the sink goes what may be above the floor, sixteen rows at a time.
 template <int Groups>
-uint64_t judge(const int32_t (&sums)[Groups][kScreenRows], const ScreenQueries& queries, int q,
-               const ScreenRows& rows, int first_group, ScreenHits* hits) {
+bool judge(const int32_t (&sums)[Groups][kScreenRows], const ScreenQueries& queries, int q,
+           const ScreenRows& rows, int first_group, int32_t first_row, ScreenSink* const* sinks) {
   const __m512i offset = _mm512_set1_epi32(queries.offset[q]);
   const __m512 scale = _mm512_set1_ps(queries.scale[q]);
   const __m512 of_norm = _mm512_set1_ps(queries.norm_weight[q]);
   const __m512 of_error = _mm512_set1_ps(queries.error_weight[q]);
   const __m512 floor = _mm512_set1_ps(queries.floor[q]);
-  uint64_t found = 0;
+  const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  bool found = false;
   for (int g = 0; g < Groups; ++g) {
     const int at = (first_group + g) * kScreenRows;
     const __m512 dot = _mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_load_si512(sums[g]), offset));
@@ -30,22 +32,27 @@ uint64_t judge(const int32_t (&sums)[Groups][kScreenRows], const ScreenQueries& 
     const __m512 error = _mm512_fmadd_ps(_mm512_loadu_ps(rows.norm + at), of_norm,
                                          _mm512_fmadd_ps(_mm512_loadu_ps(rows.error + at), of_error,
                                                          _mm512_loadu_ps(rows.slack + at)));
-    const __mmask16 above =
-        _mm512_cmp_ps_mask(_mm512_add_ps(approximate, error), floor, _CMP_GT_OQ);
+    const __m512 upper = _mm512_add_ps(approximate, error);
+    const __mmask16 above = _mm512_cmp_ps_mask(upper, floor, _CMP_GT_OQ);
     if (above == 0) continue;
-    _mm512_storeu_ps(hits->approximate[q] + at, approximate);
-    _mm512_storeu_ps(hits->error[q] + at, error);
-    found |= static_cast<uint64_t>(above) << at;
+    ScreenSink& sink = *sinks[q];  // whole vectors are stored: it has room for them
+    const __m512i index = _mm512_add_epi32(_mm512_set1_epi32(first_row + at), lanes);
+    _mm512_storeu_si512(sink.indices + sink.size, _mm512_maskz_compress_epi32(above, index));
+    _mm512_storeu_ps(sink.lowers + sink.size,
+                     _mm512_maskz_compress_ps(above, _mm512_sub_ps(approximate, error)));
+    _mm512_storeu_ps(sink.uppers + sink.size, _mm512_maskz_compress_ps(above, upper));
+    sink.size += __builtin_popcount(above);
+    found = true;
   }
   return found;
 }
 
 // Queries x Groups accumulators stay in registers over all steps.
 template <int Queries, int Groups>
-void screen_tile(const ScreenQueries& queries, const ScreenRows& rows, int64_t steps,
-                 ScreenHits* hits) {
+uint32_t screen_tile(const ScreenQueries& queries, const ScreenRows& rows, int64_t steps,
+                     int32_t first_row, ScreenSink* const* sinks) {
   constexpr int kBytes = kScreenRows * kScreenWidth;
-  for (int q = 0; q < Queries; ++q) hits->rows[q] = 0;
+  uint32_t any = 0;
   for (int first = 0; first < kScreenGroups; first += Groups) {
     const uint8_t* row = rows.data + first * steps * kBytes;
     const int8_t* query = queries.data;
@@ -77,11 +84,11 @@ void screen_tile(const ScreenQueries& queries, const ScreenRows& rows, int64_t s
       for (int g = 0; g < Groups; ++g) _mm512_store_si512(sums[q][g], dots[q][g]);
     }
     for (int q = 0; q < Queries; ++q) {
-      hits->rows[q] |= judge<Groups>(sums[q], queries, q, rows, first, hits);
+      const bool found = judge<Groups>(sums[q], queries, q, rows, first, first_row, sinks);
+      any |= static_cast<uint32_t>(found) << q;
     }
   }
-  hits->any = 0;
-  for (int q = 0; q < Queries; ++q) hits->any |= static_cast<uint32_t>(hits->rows[q] != 0) << q;
+  return any;
 }
 
 ScreenTile screen_for(int64_t n_queries) {

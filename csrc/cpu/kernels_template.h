@@ -3,6 +3,10 @@
 // instruction set can never be linked into another's path.
 #pragma once
 
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
 #include <cstdint>
 #include <cstring>
 
@@ -226,6 +230,35 @@ void gather_dots(const float* table, int64_t dim, const int32_t* ids, int64_t n,
   }
 }
 
+// Meanwhile the lines of the next rights come in: they lie anywhere, and no hardware foresees them.
+template <int Lanes, int Pairs, bool Ahead>
+void pair_block(const float* const* lefts, const float* const* rights, int64_t dim, float* out) {
+  typename VectorOf<Lanes>::type acc[Pairs] = {};
+  int64_t i = 0;
+  for (; i + Lanes <= dim; i += Lanes) {
+#pragma GCC unroll 4
+    for (int p = 0; p < Pairs; ++p) {
+      if constexpr (Ahead) __builtin_prefetch(rights[Pairs + p] + i);
+      acc[p] += load<Lanes>(lefts[p] + i) * load<Lanes>(rights[p] + i);
+    }
+  }
+#pragma GCC unroll 4
+  for (int p = 0; p < Pairs; ++p) {
+    float sum = lane_sum<Lanes>(acc[p]);
+    for (int64_t j = i; j < dim; ++j) sum += lefts[p][j] * rights[p][j];
+    out[p] = sum;
+  }
+}
+
+template <int Lanes>
+void pair_dots(const float* const* lefts, const float* const* rights, int64_t n, int64_t dim,
+               float* out) {
+  int64_t j = 0;
+  for (; j + 8 <= n; j += 4) pair_block<Lanes, 4, true>(lefts + j, rights + j, dim, out + j);
+  for (; j + 4 <= n; j += 4) pair_block<Lanes, 4, false>(lefts + j, rights + j, dim, out + j);
+  for (; j < n; ++j) pair_block<Lanes, 1, false>(lefts + j, rights + j, dim, out + j);
+}
+
 // Bits of non-negative floats rise with their values, and integers have a maximum that vectorises.
 inline float largest_magnitude(const float* x, int64_t n) {
   int32_t highest = 0;
@@ -238,6 +271,19 @@ inline float largest_magnitude(const float* x, int64_t n) {
   float largest;
   std::memcpy(&largest, &highest, sizeof largest);
   return largest;
+}
+
+// The lowest byte of each lane. gcc 12 makes scalar code of the loop.
+template <int Lanes>
+void narrow(typename VectorOf<Lanes>::mask bits, int8_t* to) {
+#if defined(__AVX512F__)
+  if constexpr (Lanes == 16) {
+    const __m128i bytes = _mm512_maskz_cvtepi32_epi8(0xffff, (__m512i)bits);
+    std::memcpy(to, &bytes, sizeof bytes);
+    return;
+  }
+#endif
+  for (int lane = 0; lane < Lanes; ++lane) to[lane] = static_cast<int8_t>(bits[lane]);
 }
 
 template <int Lanes>
@@ -257,7 +303,7 @@ Quantised quantise(const float* x, int64_t dim, int64_t padded, int8_t* to) {
     errors += rest * rest;
     typename VectorOf<Lanes>::mask bits;
     std::memcpy(&bits, &shifted, sizeof bits);
-    for (int c = 0; c < Lanes; ++c) to[i + c] = static_cast<int8_t>(bits[c]);
+    narrow<Lanes>(bits, to + i);
   }
   for (; i < dim; ++i) {
     const float shifted = x[i] * inverse + kRound, rest = x[i] - (shifted - kRound) * scale;
@@ -283,6 +329,7 @@ constexpr Kernels make_kernels(ScreenTile (*screen)(int64_t n_queries) = nullptr
           dots<Lanes>,
           gather_sum<Lanes>,
           gather_dots<Lanes>,
+          pair_dots<Lanes>,
           quantise<Lanes>,
           screen};
 }

@@ -7,7 +7,7 @@
 #include <memory>
 #include <vector>
 
-#include "cpu/candidates.h"
+#include "cpu/deciding.h"
 #include "cpu/kernels.h"
 #include "cpu/screen.h"
 #include "cpu/seen_items.h"
@@ -17,10 +17,9 @@
 namespace cfsae::cpu {
 namespace {
 
-constexpr int64_t kQueriesToQuantise = 48;     // fewer do not pay for quantising the matrix
-constexpr int64_t kChunkBytes = 256 << 10;     // of the quantised matrix at a time
-constexpr int64_t kQueriesAtOnce = 256;        // share what is read of the matrix
-constexpr int64_t kDecidingBytes = 512 << 10;  // of the matrix at a time, meanwhile
+constexpr int64_t kQueriesToQuantise = 48;  // fewer do not pay for quantising the matrix
+constexpr int64_t kChunkBytes = 256 << 10;  // of the quantised matrix at a time
+constexpr int64_t kQueriesAtOnce = 256;     // share what is read of the matrix
 constexpr float kNothing = -std::numeric_limits<float>::infinity();
 
 class Screening {  // of one range of queries
@@ -110,104 +109,70 @@ class Screening {  // of one range of queries
       bias[r] = out ? kNothing : scan_.bias == nullptr ? 0.0f : scan_.bias[row];
       slack[r] = bias[r] == kNothing ? 0.0f : std::fabs(bias[r]) * 0x1p-21f + 1e-36f;
     }
-    ScreenHits hits;
     for (int64_t p = 0; p < n_panels_; ++p) {
       ScreenQueries queries = panels_[p];
-      for (int q = 0; q < tile_.queries; ++q) queries.floor[q] = floor_of(p, q, found);
+      ScreenSink* sinks[kMostScreenQueries];
+      for (int q = 0; q < tile_.queries; ++q) {
+        const int64_t query = p * tile_.queries + q;
+        const bool judged = query < n_queries_ && usable_[query];
+        queries.floor[q] = judged ? found[query].floor() : Survivors::kEverything;
+        sinks[q] = judged ? found[query].sink() : nullptr;
+      }
       for (int64_t at = 0; at < n; at += kScreenBlock) {
         const int64_t row = first + at;
         const ScreenRows rows{rows_.block(row),  rows_.scale + row, rows_.norm + row,
                               rows_.error + row, bias.data() + at,  slack.data() + at};
-        tile_.run(queries, rows, rows_.steps, &hits);
-        for (uint32_t any = hits.any; any != 0; any &= any - 1) {
+        uint32_t any = tile_.run(queries, rows, rows_.steps, static_cast<int32_t>(row), sinks);
+        for (; any != 0; any &= any - 1) {
           const int q = __builtin_ctz(any);
-          collect(p * tile_.queries + q, q, row, hits, found);
-          queries.floor[q] = floor_of(p, q, found);
+          queries.floor[q] = settle(p * tile_.queries + q, row, found);
         }
       }
     }
   }
 
-  float floor_of(int64_t panel, int q, const std::vector<Survivors>& found) const {
-    const int64_t query = panel * tile_.queries + q;
-    return query < n_queries_ && usable_[query] ? found[query].floor() : Survivors::kEverything;
-  }
-
-  void collect(int64_t query, int q, int64_t first_row, const ScreenHits& hits,
-               std::vector<Survivors>& found) const {
-    for (uint64_t rows = hits.rows[q]; rows != 0; rows &= rows - 1) {
-      const int at = __builtin_ctzll(rows);
-      const auto row = static_cast<int32_t>(first_row + at);
-      const float value = hits.approximate[q][at], error = hits.error[q][at];
-      if (!(value + error > found[query].floor())) continue;
-      if (seen_ && seen_->has(query, row)) continue;
-      found[query].push({row, value - error, value + error});
+  // After a tile: its rows that were seen go, the next tile gets room and its floor.
+  float settle(int64_t query, int64_t first_row, std::vector<Survivors>& found) const {
+    Survivors& its = found[query];
+    if (seen_) {
+      int64_t fresh = its.size();
+      while (fresh > 0 && its.index(fresh - 1) >= first_row) --fresh;
+      its.drop(fresh, [&](int32_t row) { return seen_->has(query, row); });
     }
+    its.make_room();
+    return its.floor();
   }
 
-  // Keeps what all workers together cannot exclude.
-  void merge(int64_t query, std::vector<int32_t>& kept) const {
+  // What all workers together cannot exclude.
+  void merge(int64_t query, std::vector<Contender>& kept) const {
     std::vector<float> lowers;
     for (const auto& worker : found_) {
       if (worker.empty()) continue;
-      const std::vector<float>& best = worker[query].best();
-      lowers.insert(lowers.end(), best.begin(), best.end());
+      const float* const its = worker[query].lowers();
+      lowers.insert(lowers.end(), its, its + worker[query].size());
     }
-    float least = kNothing;
-    if (static_cast<int64_t>(lowers.size()) >= k_) {
-      std::nth_element(lowers.begin(), lowers.begin() + (k_ - 1), lowers.end(), std::greater<>());
-      least = lowers[k_ - 1];
-    }
+    const auto n = static_cast<int64_t>(lowers.size());
+    const float least = n < k_ ? kNothing : reached_by(k_, lowers.data(), n);
     for (const auto& worker : found_) {
       if (worker.empty()) continue;
+      const Survivors& its = worker[query];
       const auto middle = static_cast<std::ptrdiff_t>(kept.size());
-      for (const Survivor& one : worker[query].found()) {
-        if (one.upper >= least) kept.push_back(one.index);
+      for (int64_t j = 0; j < its.size(); ++j) {
+        const float lower = its.lowers()[j], upper = its.upper(j);
+        if (upper >= least) kept.push_back({its.index(j), 0.5f * lower + 0.5f * upper, upper});
       }
-      std::inplace_merge(kept.begin(), kept.begin() + middle, kept.end());
+      std::inplace_merge(
+          kept.begin(), kept.begin() + middle, kept.end(),
+          [](const Contender& one, const Contender& other) { return one.index < other.index; });
     }
   }
 
-  // In fp32, a range of the matrix at a time so that it is read once for all these queries.
   void decide(int64_t first, int64_t n, int32_t* indices, float* values) const {
-    std::vector<std::vector<int32_t>> kept(n);
-    std::vector<std::vector<float>> products(n);
-    std::vector<int64_t> next(n, 0);
+    Deciding deciding(scan_, kernels_, first_query_ + first, n, k_);
     for (int64_t q = 0; q < n; ++q) {
-      if (excluded(first + q)) continue;
-      merge(first + q, kept[q]);
-      products[q].resize(kept[q].size());
+      if (!excluded(first + q)) merge(first + q, deciding.answer(q));
     }
-    const int64_t row_bytes =
-        std::max<int64_t>(1, scan_.rows.dim) * static_cast<int64_t>(sizeof(float));
-    const int64_t range =
-        n == 1 ? scan_.rows.n_rows : std::max<int64_t>(1, kDecidingBytes / row_bytes);
-    for (int64_t row = 0; row < scan_.rows.n_rows; row += range) {
-      for (int64_t q = 0; q < n; ++q) {
-        const int64_t from = next[q], size = static_cast<int64_t>(kept[q].size());
-        while (next[q] < size && kept[q][next[q]] < row + range) ++next[q];
-        kernels_.gather_dots(scan_.rows.data, scan_.rows.dim, kept[q].data() + from, next[q] - from,
-                             query(first + q), products[q].data() + from);
-      }
-    }
-    for (int64_t q = 0; q < n; ++q) {
-      if (!excluded(first + q)) write(first + q, kept[q], products[q], indices, values);
-    }
-  }
-
-  void write(int64_t query, const std::vector<int32_t>& kept, const std::vector<float>& products,
-             int32_t* indices, float* values) const {
-    std::vector<Key> keys;
-    for (size_t j = 0; j < kept.size(); ++j) {
-      const float value = products[j] + (scan_.bias == nullptr ? 0.0f : scan_.bias[kept[j]]);
-      if (value > scan_.floor) keys.push_back(make_key(value, kept[j]));
-    }
-    const int64_t n = std::min<int64_t>(k_, static_cast<int64_t>(keys.size()));
-    std::partial_sort(keys.begin(), keys.begin() + n, keys.end(), std::greater<Key>());
-    for (int64_t j = 0; j < k_; ++j) {
-      indices[query * k_ + j] = j < n ? index_of(keys[j]) : kPadding;
-      values[query * k_ + j] = j < n ? value_of(keys[j]) : scan_.empty;
-    }
+    deciding.run(indices + first * k_, values + first * k_);
   }
 
   const TopScan& scan_;
