@@ -173,6 +173,23 @@ Status folded_turn(const LiveScores& live, const Matrix& embedding, const CodeVi
                    const Matrix& items, const float* item_bias, const RowsView* seen,
                    const uint8_t* allowed, const CodeOut& out, const Execution& execution);
 
+// Scores (n_rows, width) of items first_item .. first_item + width - 1, in training: fp32 or bf16.
+struct ScoreTile {
+  void* scores;
+  bool bf16;
+  int64_t n_rows, width, first_item;
+};
+
+// y = relu(scores - inputs), in place; adds sum y^2 to squares (B) and y . targets to dots (B).
+Status cosine_tile(const RowsView& inputs, const RowsView& targets, const ScoreTile& tile,
+                   float* squares, float* dots, const Execution& execution);
+
+// y becomes on_scores[b] * y + (y > 0) * on_targets[b] * target, in place; grad_inputs (nnz) gets
+// minus that at the tile's entries.
+Status cosine_tile_backward(const RowsView& inputs, const RowsView& targets, const ScoreTile& tile,
+                            const float* on_scores, const float* on_targets, float* grad_inputs,
+                            const Execution& execution);
+
 // Whether the instruction set is both compiled in and present on this machine.
 bool supports(Isa isa);
 const char* name_of(Isa isa);

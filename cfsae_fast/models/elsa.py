@@ -13,7 +13,8 @@ from cfsae_fast import ops
 from cfsae_fast.config import CFAEConfig
 from cfsae_fast.inference import CFAENetwork
 from cfsae_fast.models.cfae import CFAE, thin, to_numpy
-from cfsae_fast.models.item_head import cosine_head, entries
+from cfsae_fast.models.cosine_head import cosine_head
+from cfsae_fast.models.item_head import entries
 from cfsae_fast.models.unit_rows import normalize_rows_, project_gradient_, random_directions
 from cfsae_fast.ops.containers import Rows
 
@@ -38,6 +39,7 @@ class ELSA(CFAE):
         self.directions = nn.Parameter(random_directions(n_items, config.d, generator))
         learned = config.item_lengths == "learned"
         self.log_lengths = nn.Parameter(torch.zeros(n_items)) if learned else None
+        self._spare: list[Tensor] = []  # memory of tiles of scores, from step to step
 
     @property
     def items(self) -> Tensor:
@@ -57,7 +59,8 @@ class ELSA(CFAE):
         items, own = self.items, entries(inputs)
         if self.log_lengths is not None:
             own = own._replace(value=own.value * self._lengths()[own.item, 0].square())
-        loss = cosine_head(ops.encode_rows(inputs, items), items, own, entries(rows)).mean()
+        embedding = ops.encode_rows(inputs, items)
+        loss = cosine_head(embedding, items, own, entries(rows), spare=self._spare).mean()
         return loss, {"loss": loss.detach()}
 
     def before_step(self) -> None:

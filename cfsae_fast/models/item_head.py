@@ -14,8 +14,8 @@ from torch import Tensor
 
 from cfsae_fast.ops.containers import Rows
 
-# 16 MiB of fp32 scores: large enough that the products run at full speed, small next to a model.
-TILE_ELEMENTS = 1 << 22
+# 32 MiB of fp32 scores: large enough that the products run at full speed, small next to a model.
+TILE_ELEMENTS = 1 << 23
 
 
 class Entries(NamedTuple):
@@ -40,27 +40,6 @@ def row_norms(values: Tensor, row: Tensor, n_rows: int) -> Tensor:
     return values.new_zeros(n_rows).index_add_(0, row, values.square()).sqrt()
 
 
-def cosine_head(
-    embedding: Tensor,
-    items: Tensor,
-    inputs: Entries,
-    targets: Entries,
-    *,
-    tile_elements: int = TILE_ELEMENTS,
-) -> Tensor:
-    """ELSA's loss per row: || y/||y|| - t/||t|| ||^2 with y = relu(embedding @ items.T - x).
-
-    embedding (B, d), items (I, d), inputs x (what each item says of itself) and targets t sparse
-    (B, I) -> (B,). Gradient goes to embedding, items and inputs.value. A row of y or t that is zero
-    counts as a zero vector (no NaN) and passes no gradient on.
-    Source: Vancura et al. 2022, "Scalable Linear Shallow Autoencoder" (ELSA), eq. 4.
-    """
-    width = _tile_width(len(embedding), len(items), tile_elements)
-    norms = row_norms(targets.value, targets.row, len(embedding))
-    unit = targets.value / norms.clamp_min(torch.finfo(norms.dtype).tiny)[targets.row]
-    return _CosineHead.apply(embedding, items, *inputs, targets._replace(value=unit), width)
-
-
 def multinomial_head(
     hidden: Tensor,
     items: Tensor,
@@ -74,65 +53,22 @@ def multinomial_head(
     hidden (B, h), items (I, h), item_bias (I,), targets sparse (B, I) -> (B,).
     Source: Liang et al. 2018 (arXiv 1802.05814), eq. 2.
     """
-    width = _tile_width(len(hidden), len(items), tile_elements)
+    width = tile_width(len(hidden), len(items), tile_elements)
     return _MultinomialHead.apply(hidden, items, item_bias, targets, width)
-
-
-class _CosineHead(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, embedding, items, row, item, value, targets, width):
-        inputs, dtype = Entries(row, item, value), _product_dtype(embedding)
-        squares, dots = (embedding.new_zeros(len(embedding)) for _ in range(2))
-        for low, high in _tiles(len(items), width):
-            y = _elsa_scores(embedding, items[low:high], _within(inputs, low, high), dtype)
-            squares += torch.linalg.vector_norm(y, dim=1).square_()
-            row, item, value = _within(targets, low, high)
-            dots.index_add_(0, row, y[row, item] * value)
-        norm = squares.sqrt()
-        alive = (norm > 0).to(norm.dtype)
-        scale = 1 / norm.clamp_min(torch.finfo(norm.dtype).tiny)
-        target_norm = row_norms(targets.value, targets.row, len(embedding))
-        cosine = alive * dots * scale
-        ctx.save_for_backward(embedding, items, alive * scale, cosine, *inputs, *targets)
-        ctx.width, ctx.dtype, ctx.only_tile = width, dtype, y if width >= len(items) else None
-        return alive + target_norm.square() - 2 * cosine
-
-    @staticmethod
-    def backward(ctx, grad):
-        embedding, items, scale, cosine, *sparse = ctx.saved_tensors
-        inputs, targets = Entries(*sparse[:3]), Entries(*sparse[3:])
-        # d loss / d y = 2 / ||y|| * (cos * y / ||y|| - t), where y > 0
-        on_scores = 2 * grad * cosine * scale.square()
-        on_target = -2 * grad * scale
-        to_embedding, to_items = torch.zeros_like(embedding), torch.zeros_like(items)
-        to_inputs = torch.zeros_like(inputs.value)
-        for low, high in _tiles(len(items), ctx.width):
-            y = ctx.only_tile
-            if y is None:
-                y = _elsa_scores(embedding, items[low:high], _within(inputs, low, high), ctx.dtype)
-            row, item, value = _within(targets, low, high)
-            pull = on_target[row] * value * (y[row, item] > 0)
-            slope = y * on_scores[:, None]
-            _add_at(slope, row, item, pull)
-            to_embedding += _product(slope, items[low:high], ctx.dtype)
-            to_items[low:high] = _product(slope.T, embedding, ctx.dtype)
-            here = _mask(inputs, low, high)
-            to_inputs[here] = -slope[inputs.row[here], inputs.item[here] - low]
-        return to_embedding, to_items, None, None, to_inputs, None, None
 
 
 class _MultinomialHead(torch.autograd.Function):
     @staticmethod
     def forward(ctx, hidden, items, item_bias, targets, width):
-        dtype = _product_dtype(hidden)
+        dtype = product_dtype(hidden)
         highest = torch.full_like(hidden[:, 0], -torch.inf)
         total, likelihood, mass = (hidden.new_zeros(len(hidden)) for _ in range(3))
-        for low, high in _tiles(len(items), width):
+        for low, high in tiles(len(items), width):
             logits = _product(hidden, items[low:high].T, dtype) + item_bias[low:high]
             raised = torch.maximum(highest, logits.amax(dim=1))
             total = total * torch.exp(highest - raised) + (logits - raised[:, None]).exp_().sum(1)
             highest = raised
-            row, item, value = _within(targets, low, high)
+            row, item, value = within(targets, low, high)
             likelihood.index_add_(0, row, logits[row, item] * value)
         log_total = highest + total.log()
         mass.index_add_(0, targets.row, targets.value)
@@ -146,49 +82,44 @@ class _MultinomialHead(torch.autograd.Function):
         targets = Entries(*sparse)
         to_hidden, to_items = torch.zeros_like(hidden), torch.zeros_like(items)
         to_bias = torch.zeros_like(item_bias)
-        for low, high in _tiles(len(items), ctx.width):
+        for low, high in tiles(len(items), ctx.width):
             logits = ctx.only_tile
             if logits is None:
                 logits = _product(hidden, items[low:high].T, ctx.dtype) + item_bias[low:high]
             slope = (logits - log_total[:, None]).exp_().mul_((mass * grad)[:, None])
-            row, item, value = _within(targets, low, high)
-            _add_at(slope, row, item, -value * grad[row])
+            row, item, value = within(targets, low, high)
+            add_at(slope, row, item, -value * grad[row])
             to_hidden += _product(slope, items[low:high], ctx.dtype)
             to_items[low:high] = _product(slope.T, hidden, ctx.dtype)
             to_bias[low:high] = slope.sum(0)
         return to_hidden, to_items, to_bias, None, None
 
 
-def _elsa_scores(embedding: Tensor, items: Tensor, inputs: Entries, dtype: torch.dtype) -> Tensor:
-    scores = _product(embedding, items.T, dtype)
-    _add_at(scores, inputs.row, inputs.item, -inputs.value)
-    return scores.relu_()
-
-
-def _add_at(matrix: Tensor, row: Tensor, item: Tensor, value: Tensor) -> None:
+def add_at(matrix: Tensor, row: Tensor, item: Tensor, value: Tensor) -> None:
     """matrix[row, item] += value in place, repeats adding up, in the order of the list on a CPU."""
-    matrix.view(-1).index_add_(0, row * matrix.shape[1] + item, value)
+    matrix.view(-1).index_add_(0, row * matrix.shape[1] + item, value.to(matrix.dtype))
 
 
-def _within(sparse: Entries, low: int, high: int) -> Entries:
+def within(sparse: Entries, low: int, high: int) -> Entries:
     """The entries of items low..high-1, with items counted from low."""
-    here = _mask(sparse, low, high)
+    here = mask_within(sparse, low, high)
     return Entries(sparse.row[here], sparse.item[here] - low, sparse.value[here])
 
 
-def _mask(sparse: Entries, low: int, high: int) -> Tensor:
+def mask_within(sparse: Entries, low: int, high: int) -> Tensor:
+    """Which entries are of items low..high-1."""
     return (sparse.item >= low) & (sparse.item < high)
 
 
-def _tile_width(n_rows: int, n_items: int, tile_elements: int) -> int:
+def tile_width(n_rows: int, n_items: int, tile_elements: int) -> int:
     return max(1, min(n_items, tile_elements // max(1, n_rows)))
 
 
-def _tiles(n_items: int, width: int) -> list[tuple[int, int]]:
+def tiles(n_items: int, width: int) -> list[tuple[int, int]]:
     return [(low, min(low + width, n_items)) for low in range(0, n_items, width)]
 
 
-def _product_dtype(tensor: Tensor) -> torch.dtype:
+def product_dtype(tensor: Tensor) -> torch.dtype:
     kind = tensor.device.type
     if tensor.dtype == torch.float32 and torch.is_autocast_enabled(kind):
         return torch.get_autocast_dtype(kind)

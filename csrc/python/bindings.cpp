@@ -5,6 +5,7 @@
 
 #include "python/checks.h"
 #include "python/folded.h"
+#include "python/training.h"
 
 namespace cfsae::door {
 namespace {
@@ -212,5 +213,6 @@ PYBIND11_MODULE(_C, m) {
   m.def("make_screen", door::make_screen);
   m.def("has_screens", cfsae::cpu::has_screens);
   door::add_folded(m);
+  door::add_training(m);
   m.def("build_info", door::build_info);
 }

@@ -324,6 +324,51 @@ void check_folded() {
   }
 }
 
+// Scores, shares and factors are small integers, which bf16 holds.
+void check_cosine_tile() {
+  const int64_t n = pick(0, 5), width = pick(0, 40), n_items = width + pick(1, 9);
+  const int64_t first = pick(0, n_items - width);
+  const Csr inputs(n, n_items), targets(n, n_items);
+  const Floats scores = floats(n * width), on_scores = floats(n), on_targets = floats(n);
+  std::vector<double> y(scores.begin(), scores.end());
+  std::vector<double> squares(n, 0.0), dots(n, 0.0), slopes(n * width, 0.0);
+  const auto each = [&](const Csr& of, int64_t b, const auto& body) {
+    for (int64_t j = of.offsets[b]; j < of.offsets[b + 1]; ++j) {
+      const int64_t c = of.items[j] - first;
+      if (c >= 0 && c < width) body(j, b * width + c);
+    }
+  };
+  for (int64_t b = 0; b < n; ++b) {
+    each(inputs, b, [&](int64_t j, int64_t at) { y[at] -= inputs.values[j]; });
+    for (int64_t at = b * width; at < (b + 1) * width; ++at) {
+      y[at] = std::max(y[at], 0.0);
+      squares[b] += y[at] * y[at];
+      slopes[at] = on_scores[b] * y[at];
+    }
+    each(targets, b, [&](int64_t j, int64_t at) {
+      dots[b] += y[at] * targets.values[j];
+      if (y[at] > 0) slopes[at] += on_targets[b] * targets.values[j];
+    });
+  }
+  std::vector<double> to_inputs(inputs.items.size(), 0.0);
+  for (int64_t b = 0; b < n; ++b) {
+    each(inputs, b, [&](int64_t j, int64_t at) { to_inputs[j] = -slopes[at]; });
+  }
+  Floats tile = scores, got_squares(n, 0.0f), got_dots(n, 0.0f);
+  Floats got_inputs(inputs.items.size(), 0.0f);
+  const Execution how = any_execution();
+  const cfsae::cpu::ScoreTile view{tile.data(), false, n, width, first};
+  cfsae::cpu::cosine_tile(inputs.view(), targets.view(), view, got_squares.data(), got_dots.data(),
+                          how);
+  expect_equal(tile, y, "cosine_tile");
+  expect_equal(got_squares, squares, "cosine_tile squares");
+  expect_equal(got_dots, dots, "cosine_tile dots");
+  cfsae::cpu::cosine_tile_backward(inputs.view(), targets.view(), view, on_scores.data(),
+                                   on_targets.data(), got_inputs.data(), how);
+  expect_equal(tile, slopes, "cosine_tile_backward");
+  expect_equal(got_inputs, to_inputs, "cosine_tile_backward inputs");
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -335,6 +380,7 @@ int main(int argc, char** argv) {
     check_recommend();
     check_decode_and_steer();
     check_folded();
+    check_cosine_tile();
   }
   std::printf("%d rounds passed\n", rounds);
   return 0;

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from cfsae_fast.models.item_head import Entries, cosine_head, entries, multinomial_head
+from cfsae_fast.models.cosine_head import cosine_head
+from cfsae_fast.models.item_head import Entries, entries, multinomial_head
 from cfsae_fast.ops import Rows
 
 TILES = [1, 5, 5 * 3, 5 * 8, 1 << 20]  # for 5 rows: 1, 1, 3, 8 and all items at a time
@@ -51,14 +52,52 @@ def compare(got, want, weights):
         torch.testing.assert_close(one, other)
 
 
+@pytest.mark.parametrize("kept_bytes", [0, 1 << 20])
 @pytest.mark.parametrize("tile_elements", TILES)
-def test_cosine_head_is_the_dense_loss(tile_elements):
+def test_cosine_head_is_the_dense_loss(tile_elements, kept_bytes):
     embedding, items, _ = random_weights(0)
     inputs, targets = random_entries(1), random_entries(2)
     inputs.value.requires_grad_()
-    got = cosine_head(embedding, items, inputs, targets, tile_elements=tile_elements)
+    sizes = {"tile_elements": tile_elements, "kept_bytes": kept_bytes}
+    got = cosine_head(embedding, items, inputs, targets, **sizes)
     want = dense_cosine(embedding, items, inputs, targets)
     compare(got, want, [embedding, items, inputs.value])
+
+
+def single(weights):
+    return [one.detach().float().requires_grad_() for one in weights]
+
+
+@pytest.mark.parametrize("kept_bytes", [0, 1 << 20])
+@pytest.mark.parametrize("tile_elements", TILES)
+@pytest.mark.parametrize("in_order", [True, False])
+def test_the_engines_tiles_are_the_dense_loss(tile_elements, kept_bytes, in_order):
+    """float32 goes through the engine where entries lie row by row, else through torch."""
+    weights = random_weights(0)[:2]
+    inputs, targets = random_entries(1), random_entries(2)
+    shuffle = torch.arange(len(inputs.row)) if in_order else torch.randperm(len(inputs.row))
+    inputs = Entries(*(one[shuffle] for one in inputs))
+    pull = torch.linspace(0.5, 2.0, N_ROWS, dtype=torch.float64)
+    (embedding, items), value = single(weights), inputs.value.float().requires_grad_()
+    sizes = {"tile_elements": tile_elements, "kept_bytes": kept_bytes}
+    given = inputs._replace(value=value), targets._replace(value=targets.value.float())
+    got = cosine_head(embedding, items, *given, **sizes)
+    inputs.value.requires_grad_()
+    want = dense_cosine(*weights, inputs, targets)
+    torch.testing.assert_close(got.double(), want, atol=1e-5, rtol=1e-5)
+    (got * pull.float()).sum().backward()
+    (want * pull).sum().backward()
+    for mine, its in zip((embedding, items, value), (*weights, inputs.value), strict=True):
+        torch.testing.assert_close(mine.grad.double(), its.grad, atol=1e-5, rtol=1e-4)
+
+
+def test_going_back_twice_gives_the_same_gradient_twice():
+    embedding, items = single(random_weights(7)[:2])
+    inputs = random_entries(8)
+    inputs = inputs._replace(value=inputs.value.float())
+    loss = cosine_head(embedding, items, inputs, inputs).sum()
+    first = torch.autograd.grad(loss, items, retain_graph=True)[0].clone()
+    assert torch.equal(first, torch.autograd.grad(loss, items)[0])
 
 
 @pytest.mark.parametrize("tile_elements", TILES)

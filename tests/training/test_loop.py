@@ -124,9 +124,17 @@ def test_resume_needs_a_folder():
         train(Walker(), Ones(), config(), resume=True)
 
 
-@pytest.mark.parametrize("able", [True, False])
-def test_auto_means_bf16_for_elsa_where_the_cpu_computes_it(able, monkeypatch):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": able}, raising=False)
+@pytest.mark.parametrize(
+    "found, able",
+    [
+        ({"amx_bf16": True, "avx512_bf16": True}, True),
+        ({"avx512_bf16": True, "sse4a": True}, True),  # Zen 4: twice as fast as fp32
+        ({"avx512_bf16": True, "sse4a": False}, False),  # Intel without AMX: slower
+        ({}, False),
+    ],
+)
+def test_auto_means_bf16_for_elsa_where_the_cpu_gains_by_it(found, able, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)
     for model, meant in (
         ("elsa", "bf16" if able else "fp32"),
         ("multvae", "fp32"),

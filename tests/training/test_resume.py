@@ -144,7 +144,7 @@ def test_a_run_goes_on_in_the_precision_it_began_in(tmp_path, monkeypatch):
     rows = Rows(np.arange(0, 41, 2), np.arange(40, dtype=np.int32) % 9)
 
     def train(*, able, resume):
-        found = {"avx512_bf16": able}
+        found = {"amx_bf16": able}
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)
         config = TrainConfig(epochs=1 + resume, monitor="loss")
         fit_cfae(rows, 9, CFAEConfig(d=4), config, run_dir=tmp_path / "run", resume=resume)

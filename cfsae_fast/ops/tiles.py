@@ -1,0 +1,60 @@
+"""Floor 1: what a loss does to a tile of scores between its matrix products, in place, on arrays.
+
+Station: embedding' -> scores, in training only.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cfsae_fast import _C
+from cfsae_fast.ops.containers import Rows
+from cfsae_fast.ops.settings import execution
+
+Array = np.ndarray
+
+
+def cosine_tile_(
+    scores: Array,
+    inputs: Rows,
+    targets: Rows,
+    squares: Array,
+    dots: Array,
+    *,
+    first_item: int,
+    n_items: int,
+    threads: int = 0,
+) -> None:
+    """y = relu(scores - inputs) in place; squares += sum y^2, dots += y . targets, row by row.
+
+    scores (B, width): items first_item .. first_item + width - 1 of n_items, float32, or uint16
+    that holds bf16. inputs, targets: sparse (B, n_items). squares, dots (B,) float32.
+    Source: the parts of ELSA's loss, models.item_head.cosine_head.
+    """
+    _C.cosine_tile(
+        tuple(inputs), tuple(targets), scores, first_item, n_items, squares, dots,
+        *execution(threads),
+    )  # fmt: skip
+
+
+def cosine_tile_backward_(
+    scores: Array,
+    inputs: Rows,
+    targets: Rows,
+    on_scores: Array,
+    on_targets: Array,
+    grad_inputs: Array,
+    *,
+    first_item: int,
+    n_items: int,
+    threads: int = 0,
+) -> None:
+    """y becomes its slope, in place: on_scores_b y_bc + on_targets_b t_bc where y_bc > 0.
+
+    scores: y as `cosine_tile_` left it. on_scores, on_targets (B,) float32. grad_inputs (nnz,): of
+    the tile's entries, minus the slope there; others are left alone.
+    """
+    _C.cosine_tile_backward(
+        tuple(inputs), tuple(targets), scores, first_item, n_items, on_scores, on_targets,
+        grad_inputs, *execution(threads),
+    )  # fmt: skip

@@ -1,0 +1,60 @@
+#include "python/training.h"
+
+#include "python/checks.h"
+
+namespace cfsae::door {
+namespace {
+
+struct CheckedTile {
+  RowsView inputs, targets;
+  cpu::ScoreTile tile;
+};
+
+// scores (B, width): float32, or uint16 that holds bf16; items of both rows lie in [0, n_items).
+CheckedTile tile_of(const py::tuple& inputs, const py::tuple& targets, Handle scores,
+                    int64_t first_item, int64_t n_items) {
+  if (inputs.size() != 3 || targets.size() != 3) {
+    bad_value("inputs and targets must be (offsets, items, values)");
+  }
+  const int64_t n = size_of(scores, "scores", 0), width = size_of(scores, "scores", 1);
+  if (first_item < 0 || n_items < 0 || width > n_items || first_item > n_items - width) {
+    bad_value("first_item must lie in [0, n_items - width], got " + std::to_string(first_item));
+  }
+  const bool bf16 = py::isinstance<py::array_t<uint16_t>>(scores);
+  void* const data = bf16 ? static_cast<void*>(borrow_out<uint16_t>(scores, "scores", {n, width}))
+                          : static_cast<void*>(borrow_out<float>(scores, "scores", {n, width}));
+  return {rows_view("inputs", inputs[0], inputs[1], inputs[2], n_items, n),
+          rows_view("targets", targets[0], targets[1], targets[2], n_items, n),
+          {data, bf16, n, width, first_item}};
+}
+
+void cosine_tile(const py::tuple& inputs, const py::tuple& targets, Handle scores,
+                 int64_t first_item, int64_t n_items, Handle squares, Handle dots, int threads,
+                 const std::string& isa) {
+  const CheckedTile of = tile_of(inputs, targets, scores, first_item, n_items);
+  float* const to_squares = borrow_out<float>(squares, "squares", {of.tile.n_rows});
+  float* const to_dots = borrow_out<float>(dots, "dots", {of.tile.n_rows});
+  const Execution how = execution(threads, isa);
+  run([&] { return cpu::cosine_tile(of.inputs, of.targets, of.tile, to_squares, to_dots, how); });
+}
+
+void cosine_tile_backward(const py::tuple& inputs, const py::tuple& targets, Handle scores,
+                          int64_t first_item, int64_t n_items, Handle on_scores, Handle on_targets,
+                          Handle grad_inputs, int threads, const std::string& isa) {
+  const CheckedTile of = tile_of(inputs, targets, scores, first_item, n_items);
+  const float* const s = borrow<float>(on_scores, "on_scores", {of.tile.n_rows});
+  const float* const t = borrow<float>(on_targets, "on_targets", {of.tile.n_rows});
+  float* const to =
+      borrow_out<float>(grad_inputs, "grad_inputs", {size_of(inputs[1], "inputs", 0)});
+  const Execution how = execution(threads, isa);
+  run([&] { return cpu::cosine_tile_backward(of.inputs, of.targets, of.tile, s, t, to, how); });
+}
+
+}  // namespace
+
+void add_training(py::module_& m) {
+  m.def("cosine_tile", cosine_tile);
+  m.def("cosine_tile_backward", cosine_tile_backward);
+}
+
+}  // namespace cfsae::door
