@@ -8,15 +8,20 @@ Station: the last line of the story, for any ONNX Runtime. Nothing in the librar
 """
 
 from cfsae_fast.export.files import Manifest, read_manifest, to_onnx
+from cfsae_fast.export.loss import Loss, measure_loss
 from cfsae_fast.export.parity import Parity, check_parity
+from cfsae_fast.export.precision import lower
 from cfsae_fast.export.sessions import custom_ops_path, feeds, open_session
 
 __all__ = [
+    "Loss",
     "Manifest",
     "Parity",
     "check_parity",
     "custom_ops_path",
     "feeds",
+    "lower",
+    "measure_loss",
     "open_session",
     "read_manifest",
     "to_onnx",

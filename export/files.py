@@ -17,12 +17,13 @@ from typing import Any, NamedTuple
 from cfsae_fast._version import __version__
 from cfsae_fast.errors import ModelFormatError, require_extra
 from cfsae_fast.export.graph import Plan, build
+from cfsae_fast.export.precision import PRECISIONS
 from cfsae_fast.io import read_json, write_json
 from cfsae_fast.recommender import SteerableRecommender
 from cfsae_fast.recommender.fitted import Fitted
 
-FORMAT, FORMAT_VERSION = "cfsae_onnx", 1
-LARGEST_INSIDE = 1 << 30  # bytes; protobuf ends at 2 GB, and parsing costs a copy
+FORMAT, FORMAT_VERSION = "cfsae_onnx", 2
+LARGEST_INSIDE = 256 << 20  # bytes; protobuf ends at 2 GB, and parsing it costs time and a copy
 OPSETS = range(18, 22)  # onnxruntime 1.20 reads up to 21; ReduceMean takes its axes from 18 on
 MODES = ("residual", "reconstruct")
 
@@ -33,6 +34,8 @@ class Manifest(NamedTuple):
 
     package: str
     mode: str
+    folded: bool
+    precision: str
     cfae: str
     sae: str
     n_items: int
@@ -52,8 +55,14 @@ def to_onnx(
     folded: bool = False,
     opset: int = 18,
     with_code: bool = False,
+    external: bool | None = None,
 ) -> Path:
     """Write history and knobs -> top-N as one ONNX graph, with its manifest at `path`.json.
+
+    precision: fp32, fp16, bf16 or int8, of the matrices in the file (`loss.measure_loss` tells what
+    it costs). mode: residual or reconstruct. folded: tables of products (FoldedTables), which pay
+    in mode reconstruct. external: weights in a file of their own, which sessions map into memory
+    and processes share; None: where they come to more than 256 MiB.
 
     Inputs: items (nnz,), offsets (B + 1,) int64; with defaults: knob_latents, knob_weights,
     knob_kinds (0 mix, 1 scale, 2 add, 3 add in units of the code's sum) (m,), knob_offsets (B + 1,)
@@ -68,20 +77,23 @@ def to_onnx(
     """
     onnx = require_extra("onnx", extra="onnx", purpose="export to ONNX")
     fitted = recommender if isinstance(recommender, Fitted) else recommender.fitted
-    _check(precision, mode, folded, opset)
-    model = build(fitted, Plan(mode, opset, with_code))
+    _check(precision, mode, opset)
+    plan = Plan(mode, opset, with_code, folded, precision)
+    model = build(fitted, plan)
     concepts = _concepts(fitted)
-    for key, value in _metadata(fitted, mode, model, concepts).items():
+    for key, value in _metadata(fitted, plan, model, concepts).items():
         entry = model.metadata_props.add()
         entry.key, entry.value = key, value
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    listed = _write(onnx, model, path)
+    listed = _write(onnx, model, path, external)
     content = {
         "format": FORMAT,
         "version": FORMAT_VERSION,
         "package": __version__,
         "mode": mode,
+        "folded": folded,
+        "precision": precision,
         "cfae": fitted.cfae.kind,
         "sae": fitted.sae.kind,
         "n_items": fitted.cfae.n_items,
@@ -102,7 +114,7 @@ def manifest_path(path: str | os.PathLike) -> Path:
 
 
 def read_manifest(path: str | os.PathLike, *, verify: bool = True) -> Manifest:
-    """The manifest of an exported model; verify: read its files and compare their checksums.
+    """The manifest of an exported model. Its files' sizes are checked; verify: and their contents.
 
     Raises:
         ModelFormatError: missing, foreign, newer, or a file is not what was written.
@@ -118,22 +130,20 @@ def read_manifest(path: str | os.PathLike, *, verify: bool = True) -> Manifest:
         manifest = Manifest(**{name: content[name] for name in Manifest._fields})
     except KeyError as error:
         raise ModelFormatError(f"{manifest_path(path)} must hold {error}, found none") from error
-    for name, entry in manifest.files.items() if verify else ():
+    for name, entry in manifest.files.items():
         if Path(name).name != name:
             raise ModelFormatError(f"{manifest_path(path)} names {name!r}, which is no file name")
-        _verify(path.with_name(name), entry)
+        _verify(path.with_name(name), entry, verify)
     return manifest
 
 
-def _check(precision: str, mode: str, folded: bool, opset: int) -> None:
-    if precision != "fp32":
-        raise ValueError(f"precision must be 'fp32', got {precision!r}")
+def _check(precision: str, mode: str, opset: int) -> None:
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {PRECISIONS}, got {precision!r}")
     if mode not in MODES:
         raise ValueError(f"mode must be one of {MODES}, got {mode!r}")
     if opset not in OPSETS:
         raise ValueError(f"opset must be in [{OPSETS[0]}, {OPSETS[-1]}], got {opset!r}")
-    if folded:
-        raise ValueError("folded must be False, got True; folded graphs are not exported yet")
 
 
 def _concepts(fitted: Fitted) -> dict[str, Any]:
@@ -145,7 +155,7 @@ def _concepts(fitted: Fitted) -> dict[str, Any]:
     }
 
 
-def _metadata(fitted: Fitted, mode: str, model: Any, concepts: dict) -> dict[str, str]:
+def _metadata(fitted: Fitted, plan: Plan, model: Any, concepts: dict) -> dict[str, str]:
     weights = hashlib.sha256()
     for tensor in model.graph.initializer:
         weights.update(tensor.name.encode())
@@ -153,7 +163,9 @@ def _metadata(fitted: Fitted, mode: str, model: Any, concepts: dict) -> dict[str
     return {
         "cfsae.format": str(FORMAT_VERSION),
         "cfsae.package": __version__,
-        "cfsae.mode": mode,
+        "cfsae.mode": plan.mode,
+        "cfsae.folded": str(plan.folded).lower(),
+        "cfsae.precision": plan.precision,
         "cfsae.cfae": fitted.cfae.kind,
         "cfsae.sae": fitted.sae.kind,
         "cfsae.concepts": json.dumps(concepts, ensure_ascii=False),
@@ -161,14 +173,14 @@ def _metadata(fitted: Fitted, mode: str, model: Any, concepts: dict) -> dict[str
     }
 
 
-def _write(onnx: Any, model: Any, path: Path) -> dict[str, Any]:
+def _write(onnx: Any, model: Any, path: Path, external: bool | None) -> dict[str, Any]:
     """Write graph and weights beside their places, then move them there; sizes and checksums."""
     data = path.name + ".data"
     size = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
         fresh = Path(folder)
         options: dict[str, Any] = {}
-        if size > LARGEST_INSIDE:
+        if size > LARGEST_INSIDE if external is None else external:
             options = {"save_as_external_data": True, "location": data}
         onnx.save_model(model, str(fresh / path.name), **options)
         listed = {}
@@ -183,12 +195,14 @@ def _write(onnx: Any, model: Any, path: Path) -> dict[str, Any]:
     return listed
 
 
-def _verify(file: Path, entry: dict[str, Any]) -> None:
+def _verify(file: Path, entry: dict[str, Any], contents: bool) -> None:
     if not file.exists():
         raise ModelFormatError(f"{file} is missing; export again")
-    with file.open("rb") as stream:
-        found = _sha(stream).hexdigest()
-    if found != entry.get("sha256"):
+    same = file.stat().st_size == entry.get("bytes")  # a mapped file that is too short kills
+    if same and contents:
+        with file.open("rb") as stream:
+            same = _sha(stream).hexdigest() == entry.get("sha256")
+    if not same:
         raise ModelFormatError(f"{file} is not what was exported; restore it or export again")
 
 

@@ -10,27 +10,35 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cfsae_fast.errors import require_extra
-from cfsae_fast.export import functions
-from cfsae_fast.inference import Layer
+from cfsae_fast.export import folded, functions, steering
+from cfsae_fast.export.precision import Stored, lower
+from cfsae_fast.inference import FoldedTables, Layer
+from cfsae_fast.ops.folded import FoldedSide
 from cfsae_fast.recommender.fitted import Fitted
 
 IR_VERSION = 9  # onnxruntime 1.17 reads it
 DOMAIN_VERSION = 1
 DEFAULT_N = 10
+KNOBS = ["knob_latents", "knob_weights", "knob_kinds", "knob_offsets", "alpha"]
+TOP = ["ids", "scores"]
 
 
 class Plan(NamedTuple):
-    """What to build: mode residual or reconstruct; with_code adds the code as outputs."""
+    """What to build: mode residual or reconstruct; with_code adds the code as outputs; folded:
+    tables stand in for the linear ends; precision: of the file's matrices."""
 
     mode: str
     opset: int
     with_code: bool
+    folded: bool = False
+    precision: str = "fp32"
 
 
 def build(fitted: Fitted, plan: Plan) -> Any:
     """The ModelProto of a fitted recommender, without metadata."""
     onnx = require_extra("onnx", extra="onnx", purpose="export to ONNX")
-    graph = _Graph(onnx, fitted, plan)
+    fitted, stored = lower(fitted, plan.precision)
+    graph = _Graph(onnx, fitted, plan, stored)
     graph.assemble()
     helper = onnx.helper
     proto = helper.make_graph(
@@ -38,7 +46,7 @@ def build(fitted: Fitted, plan: Plan) -> Any:
     )
     return helper.make_model(
         proto,
-        functions=_functions(fitted, plan),
+        functions=_functions(fitted, plan, graph.ops),
         ir_version=IR_VERSION,
         opset_imports=[
             helper.make_opsetid("", plan.opset),
@@ -48,45 +56,77 @@ def build(fitted: Fitted, plan: Plan) -> Any:
     )
 
 
-def _functions(fitted: Fitted, plan: Plan) -> list[Any]:
+def _functions(fitted: Fitted, plan: Plan, ops: set[str]) -> list[Any]:
+    """What the nodes of `ops` mean."""
     sae, opset = fitted.sae, plan.opset
-    return [
-        functions.encode_rows(normalize=fitted.cfae.normalize_input, opset=opset),
-        functions.topk_encode(
-            k=sae.width,
-            standardize=sae.standardize,
-            d=sae.d,
-            threshold=sae.threshold or 0.0,
-            opset=opset,
+    gather = 4 * sae.width <= sae.n_latents
+    code = {
+        "k": sae.width,
+        "standardize": sae.standardize,
+        "d": sae.d,
+        "threshold": sae.threshold or 0.0,
+        "opset": opset,
+    }
+    makers = {
+        "EncodeRows": lambda: functions.encode_rows(
+            normalize=fitted.cfae.normalize_input, opset=opset
         ),
-        functions.steer_decode(
-            residual=plan.mode == "residual", gather=4 * sae.width <= sae.n_latents, opset=opset
+        "TopkEncode": lambda: functions.topk_encode(**code),
+        "FoldedTopkEncode": lambda: folded.folded_topk_encode(**code),
+        "SteerDecode": lambda: steering.steer_decode(
+            residual=plan.mode == "residual", gather=gather, opset=opset
         ),
-        functions.recommend(opset=opset),
-    ]
+        "Steer": lambda: steering.steer(opset=opset),
+        "SparseDecode": lambda: steering.sparse_decode(gather=gather, opset=opset),
+        "Recommend": lambda: functions.recommend(opset=opset),
+        "FoldedRecommend": lambda: folded.folded_recommend(opset=opset),
+    }
+    return [make() for name, make in makers.items() if name in ops]
 
 
 class _Graph:
     """Gathers nodes and weights; an array that two nodes read is stored once."""
 
-    def __init__(self, onnx: Any, fitted: Fitted, plan: Plan) -> None:
-        self.onnx, self.fitted, self.plan = onnx, fitted, plan
+    def __init__(self, onnx: Any, fitted: Fitted, plan: Plan, stored: dict[int, Stored]) -> None:
+        self.onnx, self.fitted, self.plan, self.stored = onnx, fitted, plan, stored
         self.nodes: list[Any] = []
         self.inputs: list[Any] = []
         self.outputs: list[Any] = []
         self.weights: dict[str, Any] = {}
+        self.ops: set[str] = set()
         self._names: dict[int, str] = {}
         self._kept: list[np.ndarray] = []  # an id is a name only while its array lives
 
     def assemble(self) -> None:
         self._declare()
+        tables = self._tables()
         embedding = self._embedding()
-        indices, values, mean, std = self._code(embedding)
-        steered = self._steered(embedding, [indices, values, mean, std])
-        self._top(self._layers(steered, self.fitted.cfae.decoder_layers, "decoder"))
+        code, stats = self._code(embedding, tables)
+        if tables is not None and tables.decode_side is not None:
+            self._top_of_code(code, stats, tables.decode_side)
+        else:
+            steered = self._steered(embedding, [*code, *stats])
+            layers = self.fitted.cfae.decoder_layers
+            self._op("Recommend", self._asked(self._layers(steered, layers, "decoder")), TOP)
         if self.plan.with_code:
-            self._node("Cast", [indices], ["code_indices"], to=7)
-            self._node("Identity", [values], ["code_values"])
+            self._node("Cast", [code[0]], ["code_indices"], to=7)
+            self._node("Identity", [code[1]], ["code_values"])
+
+    def _tables(self) -> FoldedTables | None:
+        if not self.plan.folded:
+            return None
+        fitted = self.fitted
+        tables = fitted.folded or FoldedTables.build(fitted.cfae, fitted.sae)
+        few = folded.leaves_out(fitted.sae.width, fitted.sae.n_latents)
+        encode = tables.encode_side if few else None
+        decode = tables.decode_side if few and self.plan.mode == "reconstruct" else None
+        if encode is None and decode is None:
+            raise ValueError(
+                f"folded must be False for {fitted.cfae.kind} with codes of {fitted.sae.width} of "
+                f"{fitted.sae.n_latents} latents in mode {self.plan.mode}, got True; nothing of it "
+                "folds, the dense graph serves it"
+            )
+        return FoldedTables(encode, decode)
 
     def _declare(self) -> None:
         proto, helper = self.onnx.TensorProto, self.onnx.helper
@@ -146,42 +186,68 @@ class _Graph:
         cold = self._weight("cold", self.fitted.cold)
         return self._node("Where", [column, cold, embedding], ["embedding"])
 
-    def _code(self, embedding: str) -> list[str]:
+    def _code(self, embedding: str, tables: FoldedTables | None) -> tuple[list[str], list[str]]:
+        """Names of indices and values, and of mean and std."""
         sae = self.fitted.sae
-        return self._op(
-            "TopkEncode",
-            [
-                embedding,
-                self._weight("encoder", sae.encoder),
-                self._weight("encoder_bias", sae.encoder_bias),
-                self._weight("sae_bias", sae.bias),
-            ],
+        inputs = [
+            embedding,
+            self._weight("encoder", sae.encoder),
+            self._weight("encoder_bias", sae.encoder_bias),
+            self._weight("sae_bias", sae.bias),
+        ]
+        op = "TopkEncode"
+        if tables is not None and tables.encode_side is not None:
+            op = "FoldedTopkEncode"
+            inputs = ["items", "offsets", *inputs, *self._table("encode", tables.encode_side)]
+        names = self._op(
+            op,
+            inputs,
             ["indices", "values", "mean", "std"],
             k=sae.width,
             standardize=int(sae.standardize),
             threshold=float(sae.threshold or 0.0),
         )
+        return names[:2], names[2:]
 
     def _steered(self, embedding: str, code: list[str]) -> str:
-        knobs = ["knob_latents", "knob_weights", "knob_kinds", "knob_offsets", "alpha"]
         dictionary = self._weight("dictionary", self.fitted.sae.dictionary)
+        bias = self._weight("sae_bias", self.fitted.sae.bias)
         return self._op(
             "SteerDecode",
-            [embedding, *code, *knobs, dictionary, self._weight("sae_bias", self.fitted.sae.bias)],
+            [embedding, *code, *KNOBS, dictionary, bias],
             ["steered"],
             residual=int(self.plan.mode == "residual"),
         )[0]
 
-    def _top(self, embedding: str) -> None:
+    def _top_of_code(self, code: list[str], stats: list[str], table: FoldedSide) -> None:
+        """The steered code, scored by its table."""
+        dictionary = self._weight("dictionary", self.fitted.sae.dictionary)
+        bias = self._weight("sae_bias", self.fitted.sae.bias)
+        turned = ["turned_indices", "turned_values"]
+        self._op("Steer", [*code, *KNOBS, dictionary], turned)
+        decoded = self._op("SparseDecode", [*turned, *stats, dictionary, bias], ["steered"])[0]
+        inputs = [*self._asked(decoded), *turned, *stats, *self._table("decode", table)]
+        self._op("FoldedRecommend", inputs, TOP)
+
+    def _asked(self, embedding: str) -> list[str]:
+        """What nodes that recommend begin with."""
         cfae = self.fitted.cfae
         bias = cfae.item_bias
         bias = np.zeros(cfae.n_items, dtype=np.float32) if bias is None else bias
         weights = [self._weight("item_matrix", cfae.items), self._weight("item_bias", bias)]
-        self._op(
-            "Recommend",
-            [embedding, *weights, "items", "offsets", "deny", "n"],
-            ["ids", "scores"],
-        )
+        return [embedding, *weights, "items", "offsets", "deny", "n"]
+
+    def _table(self, side: str, table: FoldedSide) -> list[str]:
+        arrays = {
+            "values": table.table.values,
+            "scales": table.table.scales,
+            "errors": table.table.errors,
+            "sums": table.sums,
+            "shifts": table.shifts,
+            # rounded up: they bound
+            "norms": np.nextafter(np.float32(table.norms), np.float32(np.inf)),
+        }
+        return [self._weight(f"{side}.{name}", array) for name, array in arrays.items()]
 
     def _layers(self, x: str, layers: tuple[Layer, ...], side: str) -> str:
         for at, layer in enumerate(layers):
@@ -198,9 +264,24 @@ class _Graph:
             return self._names[id(array)]
         self._names[id(array)] = name
         self._kept.append(array)
-        full = np.ascontiguousarray(array, dtype=np.float32)
+        if id(array) in self.stored:
+            return self._restored(name, self.stored[id(array)])
+        kind = np.int8 if array.dtype == np.int8 else np.float32
+        full = np.ascontiguousarray(array, dtype=kind)
         self.weights[name] = self.onnx.numpy_helper.from_array(full, name)
         return name
+
+    def _restored(self, name: str, stored: Stored) -> str:
+        """Nodes that turn fewer bits into `name`; a session runs them once, when it loads."""
+        bits = self.onnx.numpy_helper.from_array(stored.bits, f"{name}.{stored.precision}")
+        if stored.precision == "bf16":
+            bits.data_type = self.onnx.TensorProto.BFLOAT16
+        self.weights[bits.name] = bits
+        if stored.scales is None:
+            return self._node("Cast", [bits.name], [name], to=1)
+        values = self._node("Cast", [bits.name], [f"{name}.values"], to=1)
+        scales = self._weight(f"{name}.scales", stored.scales)
+        return self._node("Mul", [values, scales], [name])
 
     def _bounds(self, *numbers: int) -> list[str]:
         names = [f"number_{number}" for number in numbers]
@@ -219,4 +300,5 @@ class _Graph:
             op, inputs, outputs, name=op, domain=functions.DOMAIN, **attributes
         )
         self.nodes.append(node)
+        self.ops.add(op)
         return outputs

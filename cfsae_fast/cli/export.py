@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -21,6 +22,15 @@ from cfsae_fast.recommender import SteerableRecommender
     help="The file to write; a manifest (and large weights) go beside it.",
 )
 @mode_option
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "fp16", "bf16", "int8"]),
+    default="fp32",
+    show_default=True,
+    help="Of the weights in the file; below fp32, what it costs in nDCG is measured and told.",
+)
+@click.option("--folded", is_flag=True, help="Tables of products; they pay in mode reconstruct.")
+@click.option("--external", is_flag=True, help="Weights in a file of their own, to be mapped.")
 @click.option("--with-code", is_flag=True, help="Give the code out too (code_indices, values).")
 @click.option("--opset", default=18, show_default=True, help="Version of the standard ops.")
 @click.option(
@@ -35,6 +45,9 @@ def export(
     model: Path,
     target: Path,
     mode: str,
+    precision: str,
+    folded: bool,
+    external: bool,
     with_code: bool,
     opset: int,
     requests: int,
@@ -44,15 +57,14 @@ def export(
     from cfsae_fast import export as room  # the one door from the library into the room export
 
     loaded = SteerableRecommender.load(model)
-    path = room.to_onnx(loaded, target, mode=mode, with_code=with_code, opset=opset)
+    options = {"mode": mode, "with_code": with_code, "opset": opset}
+    options |= {"precision": precision, "folded": folded, "external": external or None}
+    path = room.to_onnx(loaded, target, **options)
     manifest = room.read_manifest(path, verify=False)
-    summary = {"path": str(path), "mode": mode, "files": manifest.files, "parity": {}}
-    for graph, custom_ops in (("plain", False), ("custom", True)) if requests else ():
-        found = room.check_parity(loaded, path, requests=requests, custom_ops=custom_ops)
-        summary["parity"][graph] = {**found._asdict(), "holds": found.holds}
-        note(
-            f"{graph} graph, {requests} requests: {found.different} differ, error {found.error:.1e}"
-        )
+    summary = {"path": str(path), "mode": mode, "files": manifest.files}
+    if precision != "fp32":
+        summary["loss"] = _loss(room.measure_loss(loaded, path), precision)
+    summary["parity"] = _parity(room, room.lower(loaded.fitted, precision)[0], path, requests)
     if as_json:
         print_json(summary)
     else:
@@ -60,3 +72,21 @@ def export(
             out.print(f"{path.parent / name}  {entry['bytes']:,} bytes")
     if not all(one["holds"] for one in summary["parity"].values()):
         raise click.ClickException("the exported graph does not give the model's answers")
+
+
+def _loss(loss: Any, precision: str) -> dict[str, Any]:
+    note(
+        f"{precision}: nDCG@{loss.n} of {loss.users:,} stored users {loss.model:.4f} -> "
+        f"{loss.graph:.4f} ({loss.lost:+.2%} lost)"
+    )
+    return {**loss._asdict(), "lost": loss.lost}
+
+
+def _parity(room: Any, model: Any, path: Path, requests: int) -> dict[str, Any]:
+    """Both graphs beside the model whose weights the file holds."""
+    found = {}
+    for graph, custom_ops in (("plain", False), ("custom", True)) if requests else ():
+        one = room.check_parity(model, path, requests=requests, custom_ops=custom_ops)
+        found[graph] = {**one._asdict(), "holds": one.holds}
+        note(f"{graph} graph, {requests} requests: {one.different} differ, error {one.error:.1e}")
+    return found

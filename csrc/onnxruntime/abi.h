@@ -41,11 +41,12 @@ enum class Slot : int {
   KernelContext_GetOutput = 91,
   ReleaseStatus = 93,
   ReleaseTensorTypeAndShapeInfo = 99,
+  KernelInfoGetConstantInput_tensor = 249,
   KernelContext_ParallelFor = 274,
 };
 
 enum class ErrorCode : int { kFail = 1, kInvalidArgument = 2 };
-enum class Element : int { kFloat = 1, kInt32 = 6, kInt64 = 7 };
+enum class Element : int { kFloat = 1, kInt8 = 3, kInt32 = 6, kInt64 = 7 };
 
 template <Slot slot, typename Result, typename... Arguments>
 Result call(OrtApiTable api, Arguments... arguments) {

@@ -33,6 +33,30 @@ void require(OrtApiTable api, OrtStatus* status, const char* doing) {
   throw std::runtime_error(std::string("the runtime failed while ") + doing);
 }
 
+template <typename T>
+Span<T> read_tensor(OrtApiTable api, const OrtValue* value, const char* name, Element* type) {
+  OrtTensorTypeAndShapeInfo* info = nullptr;
+  require(api, call<Slot::GetTensorTypeAndShape, OrtStatus*>(api, value, &info), name);
+  const OrtTensorTypeAndShapeInfo* const read = info;
+  size_t rank = 0;
+  Span<T> span{};
+  OrtStatus* status = call<Slot::GetTensorElementType, OrtStatus*>(api, read, type);
+  if (status == nullptr) {
+    status = call<Slot::GetDimensionsCount, OrtStatus*>(api, read, &rank);
+  }
+  span.shape.resize(rank);
+  if (status == nullptr) {
+    status = call<Slot::GetDimensions, OrtStatus*>(api, read, span.shape.data(), rank);
+  }
+  call<Slot::ReleaseTensorTypeAndShapeInfo, void>(api, info);
+  require(api, status, name);
+  void* data = nullptr;
+  OrtValue* const unread = const_cast<OrtValue*>(value);
+  require(api, call<Slot::GetTensorMutableData, OrtStatus*>(api, unread, &data), name);
+  span.data = static_cast<const T*>(data);
+  return span;
+}
+
 int64_t Info::integer(const char* name) const {
   int64_t value = 0;
   require(api_, call<Slot::KernelInfoGetAttribute_int64, OrtStatus*>(api_, info_, name, &value),
@@ -47,40 +71,42 @@ float Info::real(const char* name) const {
   return value;
 }
 
+Matrix Info::constant(size_t at) const {
+  int is_constant = 0;
+  const OrtValue* value = nullptr;
+  require(api_,
+          call<Slot::KernelInfoGetConstantInput_tensor, OrtStatus*>(api_, info_, at, &is_constant,
+                                                                    &value),
+          "reading a constant");
+  if (is_constant == 0 || value == nullptr) return {nullptr, 0, 0};
+  Element type{};
+  const Span<float> span = read_tensor<float>(api_, value, "a constant", &type);
+  if (type != Element::kFloat || span.shape.size() != 2) return {nullptr, 0, 0};
+  return {span.data, span.shape[0], span.shape[1]};
+}
+
 template <typename T>
 Span<T> Context::input(size_t at, const char* name, Element element) const {
   const OrtValue* value = nullptr;
   const OrtKernelContext* const context = context_;
   require(api_, call<Slot::KernelContext_GetInput, OrtStatus*>(api_, context, at, &value), name);
   if (value == nullptr) throw BadInput(std::string(name) + " must be given, got nothing");
-  OrtTensorTypeAndShapeInfo* info = nullptr;
-  require(api_, call<Slot::GetTensorTypeAndShape, OrtStatus*>(api_, value, &info), name);
-  const OrtTensorTypeAndShapeInfo* const read = info;
   Element type{};
-  size_t rank = 0;
-  Span<T> span{};
-  OrtStatus* status = call<Slot::GetTensorElementType, OrtStatus*>(api_, read, &type);
-  if (status == nullptr) {
-    status = call<Slot::GetDimensionsCount, OrtStatus*>(api_, read, &rank);
-  }
-  span.shape.resize(rank);
-  if (status == nullptr) {
-    status = call<Slot::GetDimensions, OrtStatus*>(api_, read, span.shape.data(), rank);
-  }
-  call<Slot::ReleaseTensorTypeAndShapeInfo, void>(api_, info);
-  require(api_, status, name);
+  const Span<T> span = read_tensor<T>(api_, value, name, &type);
   if (type != element) throw BadInput(std::string(name) + " has the wrong element type");
-  void* data = nullptr;
-  require(api_,
-          call<Slot::GetTensorMutableData, OrtStatus*>(api_, const_cast<OrtValue*>(value), &data),
-          name);
-  span.data = static_cast<const T*>(data);
   return span;
 }
 
 Span<float> Context::floats(size_t at, const char* name,
                             std::initializer_list<int64_t> shape) const {
   Span<float> span = input<float>(at, name, Element::kFloat);
+  check_shape(name, span.shape, shape);
+  return span;
+}
+
+Span<int8_t> Context::int8s(size_t at, const char* name,
+                            std::initializer_list<int64_t> shape) const {
+  Span<int8_t> span = input<int8_t>(at, name, Element::kInt8);
   check_shape(name, span.shape, shape);
   return span;
 }
@@ -141,6 +167,16 @@ int32_t* Context::int32_out(size_t at, std::initializer_list<int64_t> shape) con
 
 int64_t* Context::int64_out(size_t at, std::initializer_list<int64_t> shape) const {
   return static_cast<int64_t*>(output(at, shape));
+}
+
+KeptScreen::KeptScreen(const Info& info, size_t at) {
+  constexpr int64_t kWorthItFrom = 1 << 18;  // entries, as in cfsae_fast/ops/screens.py
+  const Matrix matrix = info.constant(at);
+  if (matrix.data == nullptr || matrix.n_rows * matrix.dim < kWorthItFrom) return;
+  if (!cpu::has_screens()) return;
+  memory_.resize(static_cast<size_t>(cpu::screen_bytes(matrix.n_rows, matrix.dim)));
+  raise_unless_ok(cpu::make_screen(matrix, memory_.data(), execution()));
+  data_ = matrix.data;
 }
 
 void check_offsets(const std::string& name, const Span<int64_t>& offsets, int64_t n_entries) {

@@ -36,6 +36,7 @@ class Info {  // attributes of a node, read once
   Info(OrtApiTable api, const OrtKernelInfo* info) : api_(api), info_(info) {}
   int64_t integer(const char* name) const;
   float real(const char* name) const;
+  Matrix constant(size_t at) const;  // an input that stays while the session does; else no data
 
  private:
   OrtApiTable api_;
@@ -47,6 +48,7 @@ class Context {  // one run of a node
   Context(OrtApiTable api, OrtKernelContext* context) : api_(api), context_(context) {}
 
   Span<float> floats(size_t at, const char* name, std::initializer_list<int64_t> shape) const;
+  Span<int8_t> int8s(size_t at, const char* name, std::initializer_list<int64_t> shape) const;
   Span<int32_t> int32s(size_t at, const char* name, std::initializer_list<int64_t> shape) const;
   Span<int64_t> int64s(size_t at, const char* name, std::initializer_list<int64_t> shape) const;
   Matrix matrix(size_t at, const char* name, int64_t n_rows, int64_t dim) const;
@@ -64,6 +66,20 @@ class Context {  // one run of a node
 
   OrtApiTable api_;
   OrtKernelContext* context_;
+};
+
+// What lets the engine exclude rows of a constant matrix in 8 bits, made where it pays.
+class KeptScreen {
+ public:
+  KeptScreen(const Info& info, size_t at);
+  Matrix with(Matrix matrix) const {
+    if (matrix.data == data_) matrix.screen = memory_.data();
+    return matrix;
+  }
+
+ private:
+  const float* data_ = nullptr;
+  std::vector<uint8_t> memory_;
 };
 
 // Each row's distinct ids, sorted; ids in [0, n_ids), offsets that rise within the entries.

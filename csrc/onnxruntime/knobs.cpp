@@ -91,4 +91,15 @@ void CheckedKnobs::check_row(size_t first) const {
   }
 }
 
+int64_t CheckedKnobs::most_latents() const {
+  int64_t most = 0;
+  std::vector<int32_t> row;
+  for (size_t b = 0; b + 1 < offsets_.size(); ++b) {
+    row.assign(latents_.begin() + offsets_[b], latents_.begin() + offsets_[b + 1]);
+    std::sort(row.begin(), row.end());
+    most = std::max<int64_t>(most, std::unique(row.begin(), row.end()) - row.begin());
+  }
+  return most;
+}
+
 }  // namespace cfsae::ort

@@ -12,12 +12,14 @@ inline constexpr int64_t kAddRelative = 3;
 
 class CheckedKnobs {
  public:
-  // From inputs `first` (latents), weights, kinds, offsets and alpha of a SteerDecode node.
+  // From inputs `first` (latents), weights, kinds, offsets and alpha of a node that steers.
   CheckedKnobs(const Context& context, size_t first, const CodeView& code, int64_t n_latents);
   KnobsView view() const {
     return {static_cast<int64_t>(offsets_.size()) - 1, offsets_.data(), latents_.data(),
             weights_.data(), kinds_.data()};
   }
+
+  int64_t most_latents() const;  // that one row turns, each counted once
 
  private:
   void add_row(const Span<float>& weights, const Span<int64_t>& kinds,

@@ -12,15 +12,6 @@ namespace {
 
 constexpr int64_t kMostRecommended = 1 << 24;  // bounds the answer; export/functions.py has it too
 
-void check_code(const Span<int32_t>& indices, int64_t n_latents) {
-  for (int64_t j = 0; j < indices.size(); ++j) {
-    if (indices.data[j] < kPadding || indices.data[j] >= n_latents) {
-      throw BadInput("indices must lie in [-1, " + std::to_string(n_latents) + "), got " +
-                     std::to_string(indices.data[j]));
-    }
-  }
-}
-
 // row = row / sqrt(count) + bias, as the norm of `count` ones is sqrt(count)
 void normalize_row(float* row, int64_t dim, int64_t count, const float* bias) {
   const float norm = count > 0 ? std::sqrt(static_cast<float>(count)) : 1.0f;
@@ -28,6 +19,58 @@ void normalize_row(float* row, int64_t dim, int64_t count, const float* bias) {
 }
 
 }  // namespace
+
+CodeParts::CodeParts(const Context& context, size_t first, int64_t n_rows, int64_t n_latents)
+    : view{} {
+  const Span<int32_t> indices = context.int32s(first, "indices", {n_rows, kAny});
+  for (int64_t j = 0; j < indices.size(); ++j) {
+    if (indices.data[j] < kPadding || indices.data[j] >= n_latents) {
+      throw BadInput("indices must lie in [-1, " + std::to_string(n_latents) + "), got " +
+                     std::to_string(indices.data[j]));
+    }
+  }
+  const int64_t k = indices.shape[1];
+  view = {indices.shape[0], k, indices.data,
+          context.floats(first + 1, "values", {indices.shape[0], k}).data};
+}
+
+void check_k(int64_t k, int64_t n_latents) {
+  if (k >= 1 && k <= n_latents) return;
+  throw BadInput("k must be in [1, n_latents=" + std::to_string(n_latents) + "], got " +
+                 std::to_string(k));
+}
+
+void keep_above(const CodeOut& code, float threshold) {
+  for (int64_t j = 0; j < code.n_rows * code.k; ++j) {
+    if (code.values[j] > threshold) continue;
+    code.indices[j] = kPadding;
+    code.values[j] = 0.0f;
+  }
+}
+
+Asked::Asked(const Context& context, size_t first, int64_t n_rows, int64_t n_items)
+    : seen("seen items", context.int64s(first, "seen items", {kAny}),
+           context.int64s(first + 1, "seen offsets", {n_rows + 1}), n_items),
+      n(0) {
+  const std::vector<int32_t> deny =
+      checked_ids("deny", context.int64s(first + 2, "deny", {kAny}), n_items);
+  n = context.integer(first + 3, "n");
+  if (n < 1 || n > kMostRecommended) {
+    throw BadInput("n must lie in [1, " + std::to_string(kMostRecommended) + "], got " +
+                   std::to_string(n));
+  }
+  allowed_items.assign(deny.empty() ? 0 : static_cast<size_t>(n_items), 1);
+  for (const int32_t item : deny) allowed_items[static_cast<size_t>(item)] = 0;
+}
+
+Answer::Answer(const Context& context, int64_t n_rows, int64_t n)
+    : n_rows_(n_rows),
+      n_(n),
+      ids_(context.int64_out(0, {n_rows, n})),
+      scores_(context.float_out(1, {n_rows, n})),
+      found_(static_cast<size_t>(n_rows * n)) {}
+
+void Answer::write() const { std::copy(found_.begin(), found_.end(), ids_); }
 
 void EncodeRows::run(const Context& context) const {
   const Matrix weight = context.matrix(2, "weight", kAny, kAny);
@@ -44,13 +87,10 @@ void EncodeRows::run(const Context& context) const {
 
 void TopkEncode::run(const Context& context) const {
   const Matrix embedding = context.matrix(0, "embedding", kAny, kAny);
-  const Matrix encoder = context.matrix(1, "encoder", kAny, embedding.dim);
+  const Matrix encoder = screen.with(context.matrix(1, "encoder", kAny, embedding.dim));
   const float* const bias = context.floats(2, "bias", {encoder.n_rows}).data;
   const float* const centre = context.floats(3, "centre", {embedding.dim}).data;
-  if (k < 1 || k > encoder.n_rows) {
-    throw BadInput("k must be in [1, n_latents=" + std::to_string(encoder.n_rows) + "], got " +
-                   std::to_string(k));
-  }
+  check_k(k, encoder.n_rows);
   const int64_t n_rows = embedding.n_rows;
   const CodeOut code{n_rows, k, context.int32_out(0, {n_rows, k}),
                      context.float_out(1, {n_rows, k})};
@@ -61,21 +101,14 @@ void TopkEncode::run(const Context& context) const {
   raise_unless_ok(cpu::topk_encode(embedding, encoder, bias, centre, code,
                                    standardize ? mean : nullptr, standardize ? std : nullptr,
                                    execution()));
-  for (int64_t j = 0; j < n_rows * k; ++j) {
-    if (code.values[j] > threshold) continue;
-    code.indices[j] = kPadding;
-    code.values[j] = 0.0f;
-  }
+  keep_above(code, threshold);
 }
 
 void SteerDecode::run(const Context& context) const {
   const Matrix dictionary = context.matrix(10, "dictionary", kAny, kAny);
   const Matrix embedding = context.matrix(0, "embedding", kAny, dictionary.dim);
   const int64_t n_rows = embedding.n_rows;
-  const Span<int32_t> indices = context.int32s(1, "indices", {n_rows, kAny});
-  const int64_t k = indices.shape[1];
-  check_code(indices, dictionary.n_rows);
-  const CodeView code{n_rows, k, indices.data, context.floats(2, "values", {n_rows, k}).data};
+  const CodeView code = CodeParts(context, 1, n_rows, dictionary.n_rows).view;
   const StatsView stats{context.floats(3, "mean", {n_rows}).data,
                         context.floats(4, "std", {n_rows}).data};
   const CheckedKnobs knobs(context, 5, code, dictionary.n_rows);
@@ -87,27 +120,14 @@ void SteerDecode::run(const Context& context) const {
 
 void Recommend::run(const Context& context) const {
   const Matrix embedding = context.matrix(0, "embedding", kAny, kAny);
-  const Matrix items = context.matrix(1, "items", kAny, embedding.dim);
+  const Matrix items = screen.with(context.matrix(1, "items", kAny, embedding.dim));
   const float* const bias = context.floats(2, "bias", {items.n_rows}).data;
-  const RowSets seen("seen items", context.int64s(3, "seen items", {kAny}),
-                     context.int64s(4, "seen offsets", {embedding.n_rows + 1}), items.n_rows);
-  const RowsView seen_rows = seen.view();
-  const std::vector<int32_t> deny =
-      checked_ids("deny", context.int64s(5, "deny", {kAny}), items.n_rows);
-  const int64_t n = context.integer(6, "n"), n_rows = embedding.n_rows;
-  if (n < 1 || n > kMostRecommended) {
-    throw BadInput("n must lie in [1, " + std::to_string(kMostRecommended) + "], got " +
-                   std::to_string(n));
-  }
-  std::vector<uint8_t> allowed(deny.empty() ? 0 : static_cast<size_t>(items.n_rows), 1);
-  for (const int32_t item : deny) allowed[static_cast<size_t>(item)] = 0;
-  int64_t* const ids = context.int64_out(0, {n_rows, n});
-  float* const scores = context.float_out(1, {n_rows, n});
-  std::vector<int32_t> found(static_cast<size_t>(n_rows * n));
-  const CodeOut out{n_rows, n, found.data(), scores};
-  raise_unless_ok(cpu::recommend(embedding, items, bias, &seen_rows,
-                                 deny.empty() ? nullptr : allowed.data(), out, execution()));
-  std::copy(found.begin(), found.end(), ids);
+  const Asked asked(context, 3, embedding.n_rows, items.n_rows);
+  Answer answer(context, embedding.n_rows, asked.n);
+  const RowsView seen = asked.seen.view();
+  raise_unless_ok(
+      cpu::recommend(embedding, items, bias, &seen, asked.allowed(), answer.out(), execution()));
+  answer.write();
 }
 
 }  // namespace cfsae::ort

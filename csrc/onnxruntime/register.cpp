@@ -70,8 +70,10 @@ CustomOp declare() {
   return op;
 }
 
-const CustomOp kOps[] = {declare<EncodeRows>(), declare<TopkEncode>(), declare<SteerDecode>(),
-                         declare<Recommend>()};
+const CustomOp kOps[] = {
+    declare<EncodeRows>(),       declare<TopkEncode>(),     declare<SteerDecode>(),
+    declare<Recommend>(),        declare<Steer>(),          declare<SparseDecode>(),
+    declare<FoldedTopkEncode>(), declare<FoldedRecommend>()};
 
 // Made once and never released: it must outlive every session.
 OrtCustomOpDomain* make_domain(OrtApiTable api) {

@@ -15,7 +15,7 @@ from tests.export.networks import make_fitted
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory):
-    """exported(cfae, sae, mode) -> recommender, path; exported.session(..., custom_ops)."""
+    """exported.model(cfae, sae, mode, folded) -> recommender, path; exported.session(...)."""
     folder = tmp_path_factory.mktemp("export")
     return Exported(folder)
 
@@ -26,13 +26,24 @@ class Exported:
         self.model = cache(self.model)
         self.session = cache(self.session)
 
-    def model(self, cfae: str, sae: str, mode: str) -> tuple[SteerableRecommender, Path]:
-        recommender = SteerableRecommender.from_fitted(make_fitted(cfae, sae))
-        path = self.folder / f"{cfae}-{sae}-{mode}.onnx"
-        return recommender, export.to_onnx(recommender, path, mode=mode, with_code=True)
+    def model(
+        self, cfae: str, sae: str, mode: str, folded: bool = False, n_items: int = 90
+    ) -> tuple[SteerableRecommender, Path]:
+        recommender = SteerableRecommender.from_fitted(make_fitted(cfae, sae, n_items=n_items))
+        path = self.folder / f"{cfae}-{sae}-{mode}-{folded}-{n_items}.onnx"
+        options = {"mode": mode, "folded": folded, "with_code": True}
+        return recommender, export.to_onnx(recommender, path, **options)
 
-    def session(self, cfae: str, sae: str, mode: str, custom_ops: bool) -> Any:
-        _, path = self.model(cfae, sae, mode)
+    def session(
+        self,
+        cfae: str,
+        sae: str,
+        mode: str,
+        custom_ops: bool,
+        folded: bool = False,
+        n_items: int = 90,
+    ) -> Any:
+        _, path = self.model(cfae, sae, mode, folded, n_items)
         return export.open_session(path, custom_ops=custom_ops, threads=2)
 
 

@@ -56,10 +56,11 @@ def request(**changed):
 
 
 @pytest.mark.parametrize("case", WRONG)
+@pytest.mark.parametrize("folded", [False, True], ids=["dense", "folded"])
 @pytest.mark.parametrize("mode", ["residual", "reconstruct"])
-def test_wrong_requests_are_named(exported, case, mode, custom_ops):
+def test_wrong_requests_are_named(exported, case, mode, custom_ops, folded):
     changed, words, node = WRONG[case]
-    session = exported.session("elsa", "topk", mode, custom_ops)
+    session = exported.session("elsa", "topk", mode, custom_ops, folded)
     with pytest.raises(RUNTIME_ERRORS) as caught:
         session.run(None, request(**changed))
     assert (words if custom_ops else node) in str(caught.value)
@@ -84,6 +85,7 @@ anything = st.integers(-(2**63), 2**63 - 1)
 near = st.integers(-3, 100)
 
 
+@pytest.mark.parametrize("folded", [False, True], ids=["dense", "folded"])
 @settings(max_examples=300)
 @given(
     items=st.lists(st.one_of(near, anything), max_size=6),
@@ -95,8 +97,9 @@ near = st.integers(-3, 100)
     deny=st.lists(st.one_of(near, anything), max_size=3),
     n=st.one_of(st.integers(1, 120), st.integers(-(2**63), 0), st.integers(2**25, 2**63 - 1)),
 )
-def test_the_kernels_survive_anything(exported, **fields):
-    session = exported.session("elsa", "topk", "residual", True)
+def test_the_kernels_survive_anything(exported, folded, **fields):
+    mode = "reconstruct" if folded else "residual"
+    session = exported.session("elsa", "topk", mode, True, folded)
     try:
         ids, scores, *_ = session.run(None, request(**fields))
     except RUNTIME_ERRORS:
@@ -126,7 +129,7 @@ def test_a_newer_manifest_is_refused(exported, tmp_path):
     recommender, _ = exported.model("elsa", "topk", "residual")
     path = export.to_onnx(recommender, tmp_path / "m.onnx")
     manifest = path.with_name("m.onnx.json")
-    manifest.write_text(manifest.read_text().replace('"version": 1', '"version": 2'))
+    manifest.write_text(manifest.read_text().replace('"version": 2', '"version": 3'))
     with pytest.raises(ModelFormatError, match="export again"):
         export.read_manifest(path)
 

@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +69,64 @@ def test_large_weights_go_beside_the_graph(tmp_path, monkeypatch, custom_ops):
     data.write_bytes(data.read_bytes()[:-8] + bytes(8))
     with pytest.raises(Exception, match="m.onnx.data is not what was exported"):
         export.open_session(path)
+
+
+def test_short_weights_are_refused_before_they_are_mapped(tmp_path):
+    path = export.to_onnx(make_fitted(), tmp_path / "m.onnx", external=True)
+    data = tmp_path / "m.onnx.data"
+    data.write_bytes(data.read_bytes()[:-8])
+    with pytest.raises(Exception, match="m.onnx.data is not what was exported"):
+        export.open_session(path, verify=False)
+
+
+def test_external_weights_on_request(tmp_path):
+    path = export.to_onnx(make_fitted(), tmp_path / "m.onnx", external=True)
+    assert (tmp_path / "m.onnx.data").stat().st_size > path.stat().st_size / 4
+    export.to_onnx(make_fitted(), path, external=False)
+    assert not (tmp_path / "m.onnx.data").exists()
+
+
+ASK_AND_WAIT = """
+import sys, numpy as np
+from cfsae_fast import export
+session = export.open_session(sys.argv[1], custom_ops=True)
+session.run(None, {"items": np.array([1, 2]), "offsets": np.array([0, 2])})
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="no /proc/self/smaps")
+def test_processes_share_the_weights(tmp_path):
+    """Every page of the file that two processes hold is the same page of memory."""
+    fitted = make_fitted(n_items=4000, d=64)
+    options = {"external": True, "folded": True, "mode": "reconstruct"}
+    path = export.to_onnx(fitted, tmp_path / "m.onnx", **options)
+    command = [sys.executable, "-c", ASK_AND_WAIT, path]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    running = [subprocess.Popen(command, **pipes) for _ in range(2)]
+    try:
+        assert [one.stdout.readline() for one in running] == ["ready\n"] * 2
+        held = [pages_of(one.pid, f"{path}.data") for one in running]
+    finally:
+        for one in running:
+            one.communicate()
+    for pages in held:  # kB, of 1.9 MB: what no request touched stays on disk
+        assert pages["Shared_Clean"] + pages["Shared_Dirty"] > 500
+        assert pages["Anonymous"] == 0  # no page was copied
+
+
+def pages_of(pid: int, file: str) -> dict[str, int]:
+    """kB of each kind that a process holds of a mapped file."""
+    sums: dict[str, int] = {}
+    inside = False
+    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
+            inside = line.endswith(file)
+        elif inside and line.endswith(" kB"):
+            name, count = line.removesuffix(" kB").split(":")
+            sums[name] = sums.get(name, 0) + int(count)
+    return sums
 
 
 def test_a_second_export_leaves_no_stale_weights(tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("onnxruntime")
@@ -50,11 +51,53 @@ def library(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.skipif(sanitizers() is None, reason="g++ with AddressSanitizer is not installed")
 def test_no_request_touches_foreign_memory(exported, library):
-    _, model = exported.model("elsa", "topk", "residual")
+    models = [exported.model("elsa", "topk", "residual"), folded(exported)]
     seconds = os.environ.get("CFSAE_FUZZ_SECONDS", "10")
+    asked, answered = fuzz(library, [path for _, path in models], seconds)
+    assert 0 < answered < asked and asked > 100
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sanitizers() is None, reason="g++ with AddressSanitizer is not installed")
+def test_no_tampered_weight_touches_foreign_memory(exported, library, tmp_path):
+    """Files whose initializers have other shapes and any bits, asked good and wrong requests."""
+    seconds = os.environ.get("CFSAE_FUZZ_SECONDS", "10")
+    models = [exported.model("elsa", "topk", "residual"), folded(exported)]
+    paths = [one for at, (_, path) in enumerate(models) for one in tampered(path, tmp_path, at)]
+    asked, _ = fuzz(library, paths, seconds)
+    assert asked > 100
+
+
+def folded(exported):
+    return exported.model("elsa", "topk", "reconstruct", True)
+
+
+def tampered(path, folder, seed: int, count: int = 12) -> list[Path]:
+    """Copies of a model, each with one initializer of another shape or of random bits."""
+    onnx = pytest.importorskip("onnx")
+    rng = np.random.default_rng(seed)
+    written = []
+    for at in range(count):
+        model = onnx.load(path)
+        one = model.graph.initializer[int(rng.integers(len(model.graph.initializer)))]
+        array = onnx.numpy_helper.to_array(one)
+        if rng.random() < 0.5 and array.ndim:
+            array = array[: rng.integers(0, len(array) + 1)]
+        else:
+            noise = rng.bytes(array.nbytes)
+            array = np.frombuffer(noise, array.dtype).reshape(array.shape)
+        one.CopyFrom(onnx.numpy_helper.from_array(np.ascontiguousarray(array), one.name))
+        written.append(folder / f"{seed}-{at}.onnx")
+        onnx.save(model, written[-1])
+    return written
+
+
+def fuzz(library: Path, models: list[Path], seconds: str) -> tuple[int, int]:
+    """How many requests were asked and answered; fails where the process did."""
     seed = str(int(time.time()))
+    script = Path(__file__).with_name("fuzz.py")
     done = subprocess.run(
-        [sys.executable, Path(__file__).with_name("fuzz.py"), model, library, seconds, seed],
+        [sys.executable, script, library, seconds, seed, *models],
         env={
             **os.environ,
             "LD_PRELOAD": " ".join(sanitizers()),
@@ -65,4 +108,4 @@ def test_no_request_touches_foreign_memory(exported, library):
     )
     assert done.returncode == 0, f"seed {seed}: {done.stderr[-3000:]}"
     asked, answered = map(int, done.stdout.split())
-    assert 0 < answered < asked and asked > 100
+    return asked, answered

@@ -50,14 +50,22 @@ def hostile(draw):
     }
 
 
-@pytest.mark.parametrize("model", [("elsa", "topk"), ("multvae", "batchtopk"), ("elsa", "basic")])
+@pytest.mark.parametrize(
+    "model, folded",
+    [
+        (("elsa", "topk"), False),
+        (("multvae", "batchtopk"), False),
+        (("elsa", "basic"), False),
+        (("elsa", "topk"), True),
+    ],
+)
 @pytest.mark.parametrize("mode", MODES)
 @settings(max_examples=40)
 @given(request=hostile())
-def test_hostile_requests(exported, model, mode, request):
-    recommender, _ = exported.model(*model, mode)
+def test_hostile_requests(exported, model, folded, mode, request):
+    recommender, _ = exported.model(*model, mode, folded)
     for custom_ops in (False, True):
-        session = exported.session(*model, mode, custom_ops)
+        session = exported.session(*model, mode, custom_ops, folded)
         found = compare(recommender, session, mode, **request)
         assert found.holds, (found, custom_ops)
 
