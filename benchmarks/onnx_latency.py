@@ -1,94 +1,187 @@
 """How long does an exported model take per request: standard ops, the engine's kernels, Python?
 
-Random networks of the sizes that matter, ELSA + TopK, residual, dense; every answer is compared
-before it is timed. Requests have 75 items and one concept turned.
+Random networks of the sizes that matter, ELSA + TopK; requests of 75 items and one concept turned,
+through IOBinding, 64 users in turn. Every answer is compared before anything is timed. Folding pays
+in mode reconstruct; `--mode residual` shows what is left of it there. Loading and memory are those
+of a process of its own, and of two that map the same weights.
 """
 
 from __future__ import annotations
 
+import itertools
+import json
+import subprocess
+import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 
-from benchmarks import record
+from benchmarks import record, timing
+from benchmarks.answers import require, same_top
 from benchmarks.problems import FULL, QUICK, WISH, Sizes, draw_histories, make_fitted
-from cfsae_fast import export
+from cfsae_fast import export, ops
 from cfsae_fast.recommender import SteerableRecommender
 
-HISTORY, N = 75, 20
+HISTORY, N, TIE = 75, 20, 1e-4
+THREADS = 2
+GRAPHS = tuple(itertools.product(("plain", "custom"), ("dense", "folded")))
+PLAIN = "graph=plain dense"
+PYTHON = "python folded"
 
 
-def percentiles(ask: Callable[[], Any], seconds: float, most: int) -> tuple[float, float, int]:
-    """p50 and p99 in ms, and of how many requests."""
-    for _ in range(3):
-        ask()
-    taken, end = [], time.perf_counter() + seconds
-    while len(taken) < most and (time.perf_counter() < end or len(taken) < 5):
-        start = time.perf_counter()
-        ask()
-        taken.append(1e3 * (time.perf_counter() - start))
-    return float(np.percentile(taken, 50)), float(np.percentile(taken, 99)), len(taken)
+class Exported:
+    """One model as two files, dense and folded, with weights beside the graph."""
 
-
-def measure(sizes: Sizes, batches: list[int], seconds: float, most: int) -> list[dict[str, Any]]:
-    model = SteerableRecommender.from_fitted(make_fitted(sizes))
-    rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        path = export.to_onnx(model, Path(folder) / "m.onnx")
-        sessions = {}
-        for graph, custom_ops in (("plain", False), ("custom", True)):
-            start = time.perf_counter()
-            sessions[graph] = export.open_session(path, custom_ops=custom_ops, verify=False)
-            case = f"ELSA TopK {sizes} graph={graph}"
-            rows.append(record.row(case, "load_s", time.perf_counter() - start))
-            found = export.check_parity(model, path, requests=32, custom_ops=custom_ops)
-            assert found.holds, (graph, found)
-        for batch in batches:
-            rows += _one_batch(model, sessions, sizes, batch, seconds, most)
-    return rows
-
-
-def _one_batch(
-    model: SteerableRecommender, sessions: dict, sizes: Sizes, batch: int, seconds: float, most: int
-) -> list[dict[str, Any]]:
-    histories = draw_histories(sizes.n_items, batch, HISTORY, seed=batch)
-    asked = export.feeds(model, histories, n=N, steer=WISH)
-    asks: dict[str, Callable[[], Any]] = {
-        f"graph={graph}": lambda one=session: one.run(["ids", "scores"], asked)
-        for graph, session in sessions.items()
-    }
-    asks["python"] = lambda: model.recommend(histories=histories, n=N, steer=WISH)
-    timed = {name: percentiles(ask, seconds, most) for name, ask in asks.items()}
-    rows = []
-    for name, (p50, p99, count) in timed.items():
-        case = f"ELSA TopK {sizes} B={batch} residual dense {name} requests={count}"
-        peers = {"graph=custom": "graph=plain", "python": "graph=custom", "graph=plain": None}
-        peer = peers[name]
-        for at, metric in enumerate(("p50_ms", "p99_ms")):
-            rows.append(
-                record.row(
-                    case,
-                    metric,
-                    (p50, p99)[at],
-                    peer=peer,
-                    peer_value=None if peer is None else timed[peer][at],
-                    higher_is_better=False,
-                    answer_checked=True,
-                )
+    def __init__(self, sizes: Sizes, mode: str, folder: Path) -> None:
+        self.sizes, self.mode = sizes, mode
+        self.model = SteerableRecommender.from_fitted(make_fitted(sizes))
+        self.model.fold(limit_bytes=20 << 30)
+        self.files = {}
+        for path in ("dense", "folded"):
+            to, folded = folder / f"{path}.onnx", path == "folded"
+            self.files[path] = export.to_onnx(
+                self.model, to, mode=mode, folded=folded, external=True
             )
-    return rows
+
+    def case(self, rest: str) -> str:
+        return f"ELSA TopK {self.sizes} {self.mode} threads={THREADS} {rest}"
+
+    def loading(self) -> list[dict[str, Any]]:
+        """Seconds and memory of a process that opens each graph and answers once."""
+        rows = []
+        for graph, path in GRAPHS:
+            alone = _processes(self.files[path], graph == "custom", 1)[0]
+            case = self.case(f"graph={graph} {path}")
+            for metric in ("load_s", "rss_mb", "anonymous_mb"):
+                rows.append(record.row(case, metric, alone[metric]))
+        two = _processes(self.files["folded"], True, 2)
+        case = self.case("graph=custom folded processes=2")
+        rows.append(record.row(case, "mapped_mb", two[0]["mapped_mb"]))
+        rows.append(record.row(case, "mapped_shared_share", two[0]["shared_share"]))
+        return rows
+
+    def latency(self, batch: int, seconds: float, most: int) -> list[dict[str, Any]]:
+        """p50 and p99 of all ways to answer batches of one size."""
+        many = 64 if batch == 1 else 4
+        requests = [draw_histories(self.sizes.n_items, batch, HISTORY, at) for at in range(many)]
+        ways = {}
+        for graph, path in GRAPHS:
+            session = export.open_session(
+                self.files[path], custom_ops=graph == "custom", threads=THREADS, verify=False
+            )
+            ways[f"graph={graph} {path}"] = _bound(session, self.model, requests)
+        ways[PYTHON] = [lambda one=one: self._python(one) for one in requests]
+        self._check(ways, requests)
+        with timing.threads(THREADS):
+            going = {name: _in_turn(calls) for name, calls in ways.items()}
+            timed = timing.interleaved(going, seconds=seconds, most=most, least=min(most, 6))
+        return self._rows(timed, batch)
+
+    def _python(self, histories: list[list[int]]) -> Any:
+        return self.model.recommend(histories=histories, n=N, steer=WISH, mode=self.mode)
+
+    def _check(self, ways: dict[str, list[Callable[[], Any]]], requests: list) -> None:
+        for at, histories in enumerate(requests):
+            clear = self._clear(histories)
+            require(clear.mean() > 0.98, "the code of nearly every row")
+            want = [part[clear] for part in ways[PYTHON][at]()]
+            for name, calls in ways.items():
+                got = [part[clear] for part in calls[at]()]
+                require(same_top(*want, *got, tie=TIE), name)
+
+    def _clear(self, histories: list[list[int]]) -> np.ndarray:
+        """Rows (B,) whose last latent is no tie with the next: of two, either may be in the code,
+        and then the scores are others."""
+        sae, embedding = self.model.fitted.sae, self.model.embed(histories=histories)
+        weights = (sae.encoder, sae.encoder_bias, sae.bias)
+        values = ops.topk_encode(embedding, *weights, sae.width + 1).code.values
+        return values[:, -2] - values[:, -1] > 1e-5 * values[:, -2]
+
+    def _rows(self, timed: dict[str, timing.Timed], batch: int) -> list[dict[str, Any]]:
+        rows = []
+        for name, own in timed.items():
+            peers = [peer for peer in (PLAIN, PYTHON) if peer != name] if name != PYTHON else []
+            case = self.case(f"B={batch} {name} calls={own.count}")
+            rows.append(record.row(case, "p99_ms", own.p99))
+            for peer in peers or [None]:
+                rows.append(
+                    record.row(
+                        case,
+                        "p50_ms",
+                        own.p50,
+                        peer=peer,
+                        peer_value=None if peer is None else timed[peer].p50,
+                        higher_is_better=False,
+                        answer_checked=True,
+                    )
+                )
+        return rows
+
+
+def _bound(
+    session: Any, model: SteerableRecommender, requests: list
+) -> list[Callable[[], list[np.ndarray]]]:
+    """A call for each request, its inputs bound once."""
+
+    def ask(binding: Any) -> list[np.ndarray]:
+        session.run_with_iobinding(binding)
+        return binding.copy_outputs_to_cpu()
+
+    calls = []
+    for one in requests:
+        binding = session.io_binding()
+        for name, array in export.feeds(model, one, n=N, steer=WISH).items():
+            # bind_cpu_input would not find the inputs that have a default
+            value = onnxruntime.OrtValue.ortvalue_from_numpy(array)
+            binding.bind_ortvalue_input(name, value)
+        for name in ("ids", "scores"):
+            binding.bind_output(name, "cpu")
+        calls.append(lambda binding=binding: ask(binding))
+    return calls
+
+
+def _in_turn(calls: list[Callable[[], Any]]) -> Callable[[], Any]:
+    coming = itertools.cycle(calls)
+    return lambda: next(coming)()
+
+
+def _processes(path: Path, custom_ops: bool, count: int) -> list[dict[str, float]]:
+    """What `count` processes say that open a model, answer once, and wait for each other."""
+    command = [sys.executable, "-m", "benchmarks.onnx_loading", str(path), str(int(custom_ops))]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    running = [subprocess.Popen(command, **pipes) for _ in range(count)]
+    for one in running:
+        if one.stdout.readline() != "ready\n":
+            raise RuntimeError(f"{path} could not be opened in a process of its own")
+    said = []
+    for one in running:  # those behind are still alive, so that pages count as shared
+        one.stdin.write("measure\n")
+        one.stdin.flush()
+        said.append(json.loads(one.stdout.readline()))
+    for one in running:
+        one.communicate()
+    return said
 
 
 def main() -> None:
-    chosen = record.arguments("onnx_latency", __doc__ or "").parse_args()
-    if chosen.quick:
-        rows = measure(QUICK, [1, 8, 64], seconds=2, most=500)
-    else:
-        rows = measure(FULL, [1, 8, 64, 512], seconds=40, most=2000)
+    parser = record.arguments("onnx_latency", __doc__ or "")
+    parser.add_argument("--batch", type=int, nargs="*", default=None, help="default 1 8 64 512")
+    parser.add_argument("--mode", choices=("reconstruct", "residual"), default="reconstruct")
+    chosen = parser.parse_args()
+    sizes = QUICK if chosen.quick else FULL
+    batches = chosen.batch or ([1, 8] if chosen.quick else [1, 8, 64, 512])
+    most = 300 if chosen.quick else 2000
+    with tempfile.TemporaryDirectory() as folder:
+        exported = Exported(sizes, chosen.mode, Path(folder))
+        rows = exported.loading()
+        for batch in batches:
+            # above 8 rows a call takes long, and 2,000 rows are asked rather than 2,000 calls
+            seconds = 5 if chosen.quick else 120 if batch <= 8 else 30
+            rows += exported.latency(batch, seconds, most if batch <= 8 else max(16000 // batch, 6))
     record.finish("onnx_latency", rows, chosen.json)
 
 
