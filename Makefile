@@ -9,7 +9,6 @@ DATA    ?=
 VENV    := .venv
 BIN     := $(VENV)/bin
 PIP     := $(BIN)/pip install -q --disable-pip-version-check
-ORT_VERSIONS := 1.20.1 1.23.2
 ENGINE  := setup.py $(shell find csrc -type f 2>/dev/null)
 
 .PHONY: setup setup-dev demo test fuzz bench peers gpu mutate-kernels lint format clean
@@ -37,18 +36,22 @@ $(VENV)/.dev: $(VENV)/.engine
 
 setup-dev: $(VENV)/.dev
 
-# older versions of ONNX Runtime, beside the environment's own; where there is no wheel of one for
-# this Python, its tests are skipped by name
-$(VENV)/.onnxruntimes: $(VENV)/.dev
-	for version in $(ORT_VERSIONS); do \
-	    $(PIP) --no-deps --upgrade --target $(VENV)/onnxruntimes/$$version onnxruntime==$$version || true; \
+# what tests read beside the environment's own packages: older versions of ONNX Runtime, Triton's
+# schema, ONNX Runtime for browsers; where one cannot be had, its tests are skipped by name
+BESIDE := onnxruntime==1.20.1 onnxruntime==1.23.2 tritonclient==2.73.0
+$(VENV)/.beside: $(VENV)/.dev
+	for one in $(BESIDE); do \
+	    $(PIP) --no-deps --upgrade --target $(VENV)/beside/$$one $$one || true; \
 	done
+	if command -v npm > /dev/null; then \
+	    npm install --silent --no-audit --no-fund --ignore-scripts --prefix $(VENV)/beside/web onnxruntime-web@1.30.0 || true; \
+	fi
 	@touch $@
 
 demo: setup
 	$(BIN)/cfsae demo --out runs/demo $(if $(DATA),--data $(DATA))
 
-test: setup-dev $(VENV)/.onnxruntimes
+test: setup-dev $(VENV)/.beside
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not gpu"
 
 fuzz: setup-dev
@@ -74,13 +77,13 @@ mutate-kernels: setup-dev
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' | \
+	find csrc tests export -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' | \
 	    xargs -r $(BIN)/clang-format --dry-run --Werror
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix -q .
 	$(BIN)/ruff format -q .
-	find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' | \
+	find csrc tests export -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' | \
 	    xargs -r $(BIN)/clang-format -i
 
 clean:

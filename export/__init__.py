@@ -12,6 +12,7 @@ from cfsae_fast.export.loss import Loss, measure_loss
 from cfsae_fast.export.parity import Parity, check_parity
 from cfsae_fast.export.precision import lower
 from cfsae_fast.export.sessions import custom_ops_path, feeds, open_session
+from cfsae_fast.export.triton import to_triton
 
 __all__ = [
     "Loss",
@@ -25,4 +26,5 @@ __all__ = [
     "open_session",
     "read_manifest",
     "to_onnx",
+    "to_triton",
 ]

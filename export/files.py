@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -75,25 +76,37 @@ def to_onnx(
         ValueError: an argument is none of those possible.
         MissingExtraError: onnx is not installed (extra "onnx").
     """
-    onnx = require_extra("onnx", extra="onnx", purpose="export to ONNX")
     fitted = recommender if isinstance(recommender, Fitted) else recommender.fitted
     _check(precision, mode, opset)
-    plan = Plan(mode, opset, with_code, folded, precision)
+    return write(fitted, path, Plan(mode, opset, with_code, folded, precision), external=external)
+
+
+def write(
+    fitted: Fitted,
+    path: str | os.PathLike,
+    plan: Plan,
+    *,
+    external: bool | None = None,
+    change: Callable[[Any], None] | None = None,
+) -> Path:
+    """What `to_onnx` does after its checks. change: done to the ModelProto before it is written."""
+    onnx = require_extra("onnx", extra="onnx", purpose="export to ONNX")
     model = build(fitted, plan)
+    if change is not None:
+        change(model)
     concepts = _concepts(fitted)
     for key, value in _metadata(fitted, plan, model, concepts).items():
         entry = model.metadata_props.add()
         entry.key, entry.value = key, value
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    listed = _write(onnx, model, path, external)
     content = {
         "format": FORMAT,
         "version": FORMAT_VERSION,
         "package": __version__,
-        "mode": mode,
-        "folded": folded,
-        "precision": precision,
+        "mode": plan.mode,
+        "folded": plan.folded,
+        "precision": plan.precision,
         "cfae": fitted.cfae.kind,
         "sae": fitted.sae.kind,
         "n_items": fitted.cfae.n_items,
@@ -101,7 +114,7 @@ def to_onnx(
         "item_ids": fitted.item_ids.values.tolist(),
         "titles": None if fitted.titles is None else [str(title) for title in fitted.titles],
         "concepts": concepts,
-        "files": listed,
+        "files": _write(onnx, model, path, external),
     }
     write_json(manifest_path(path), content)
     return path

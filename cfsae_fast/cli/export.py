@@ -18,9 +18,15 @@ from cfsae_fast.recommender import SteerableRecommender
     "--onnx",
     "target",
     type=click.Path(path_type=Path),
-    required=True,
     help="The file to write; a manifest (and large weights) go beside it.",
 )
+@click.option(
+    "--triton",
+    "repository",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="A model repository for the Triton Inference Server to write into.",
+)
+@click.option("--name", default="cfsae", show_default=True, help="Of the model in --triton.")
 @mode_option
 @click.option(
     "--precision",
@@ -43,7 +49,9 @@ from cfsae_fast.recommender import SteerableRecommender
 @json_option
 def export(
     model: Path,
-    target: Path,
+    target: Path | None,
+    repository: Path | None,
+    name: str,
     mode: str,
     precision: str,
     folded: bool,
@@ -56,7 +64,14 @@ def export(
     """Write a model for ONNX Runtime: history and knobs in, top-N out."""
     from cfsae_fast import export as room  # the one door from the library into the room export
 
+    if target is None and repository is None:
+        raise click.UsageError("--onnx FILE or --triton DIR must be given")
     loaded = SteerableRecommender.load(model)
+    if repository is not None:
+        home = room.to_triton(loaded, repository, name=name, mode=mode, folded=folded)
+        note(f"wrote {home}; tritonserver --model-repository {repository}")
+    if target is None:
+        return
     options = {"mode": mode, "with_code": with_code, "opset": opset}
     options |= {"precision": precision, "folded": folded, "external": external or None}
     path = room.to_onnx(loaded, target, **options)

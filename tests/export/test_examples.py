@@ -1,5 +1,7 @@
 """The example clients give the library's answers."""
 
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +10,7 @@ import pytest
 
 from cfsae_fast import export
 
-pytest.importorskip("onnxruntime")
+onnxruntime = pytest.importorskip("onnxruntime")
 EXAMPLES = Path(export.__file__).parent / "examples"
 
 
@@ -24,3 +26,39 @@ def test_python_client_needs_no_library(exported):
     )
     want = recommender.recommend(histories=["i3", "i8"], steer={"film noir": 0.3})
     assert [line.split()[1] for line in done.stdout.splitlines()] == want.ids.tolist()
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory):
+    """ask.cpp, built against the headers of ORT_INCLUDE_DIR and the installed runtime's library."""
+    if "ORT_INCLUDE_DIR" not in os.environ:
+        pytest.skip("ORT_INCLUDE_DIR is not set")
+    compiler = shutil.which("c++")
+    if compiler is None:
+        pytest.skip("no C++ compiler")
+    (library,) = Path(onnxruntime.__file__).parent.glob("capi/libonnxruntime.so*")
+    built = tmp_path_factory.mktemp("client") / "ask"
+    flags = ["-std=c++17", "-Wall", "-Wextra", "-Werror", f"-I{os.environ['ORT_INCLUDE_DIR']}"]
+    built.with_name("libonnxruntime.so.1").symlink_to(library)  # its SONAME; wheels lack the link
+    at_run_time = f"-Wl,-rpath,{built.parent}"
+    subprocess.run(
+        [compiler, *flags, EXAMPLES / "ask.cpp", "-o", built, library, at_run_time], check=True
+    )
+    return built
+
+
+def test_cpp_client(exported, program, custom_ops):
+    recommender, path = exported.model("elsa", "topk", "residual")
+    library = export.custom_ops_path() if custom_ops else "-"
+    command = [program, path, library, "5", "3", "8", "3=0.225", "10=0.075"]  # film noir, 0.3
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    ids = [f"i{line.split()[1]}" for line in done.stdout.splitlines()]
+    want = recommender.recommend(histories=["i3", "i8"], n=5, steer={"film noir": 0.3})
+    assert ids == want.ids.tolist()
+
+
+def test_cpp_client_says_what_is_wrong(exported, program):
+    _, path = exported.model("elsa", "topk", "residual")
+    command = [program, path, export.custom_ops_path(), "5", "90"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1 and "items must lie in [0, 90), got 90" in done.stderr

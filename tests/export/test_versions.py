@@ -1,6 +1,6 @@
 """One file and one library, in the oldest and newest ONNX Runtime.
 
-`make test` lays the older ones beside the environment (Makefile, ORT_VERSIONS); the newest is what
+`make test` lays the older ones beside the environment (Makefile, BESIDE); the newest is what
 the environment has.
 """
 
@@ -15,7 +15,7 @@ import pytest
 from cfsae_fast import export
 
 runtime = pytest.importorskip("onnxruntime")
-OLDER = Path(sys.prefix) / "onnxruntimes"
+BESIDE = Path(sys.prefix) / "beside"
 VERSIONS = ["1.20.1", "1.23.2", "installed"]
 
 
@@ -23,9 +23,9 @@ VERSIONS = ["1.20.1", "1.23.2", "installed"]
 @pytest.mark.parametrize("folded", [False, True], ids=["dense", "folded"])
 @pytest.mark.parametrize("version", VERSIONS)
 def test_answers_are_the_same(exported, tmp_path, version, folded, custom_ops, precision):
-    place = OLDER / version
+    place = BESIDE / f"onnxruntime=={version}"
     if version != "installed" and not place.is_dir():
-        pytest.skip(f"onnxruntime {version} is not laid in {OLDER}; make test does it")
+        pytest.skip(f"onnxruntime {version} is not laid in {BESIDE}; make test does it")
     recommender, _ = exported.model("elsa", "topk", "reconstruct")
     options = {"mode": "reconstruct", "folded": folded, "precision": precision}
     path = export.to_onnx(recommender, tmp_path / "m.onnx", external=True, **options)
