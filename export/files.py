@@ -22,6 +22,7 @@ from cfsae_fast.export.precision import PRECISIONS
 from cfsae_fast.io import read_json, write_json
 from cfsae_fast.recommender import SteerableRecommender
 from cfsae_fast.recommender.fitted import Fitted
+from cfsae_fast.steering.algebra import SUPPRESS_PUSH
 
 FORMAT, FORMAT_VERSION = "cfsae_onnx", 2
 LARGEST_INSIDE = 256 << 20  # bytes; protobuf ends at 2 GB, and parsing it costs time and a copy
@@ -31,7 +32,8 @@ MODES = ("residual", "reconstruct")
 
 class Manifest(NamedTuple):
     """What stands beside an exported model. item_ids, titles: by position; concepts: name ->
-    {"latents": [...], "weights": [...]}; files: name -> {"bytes": ..., "sha256": ...}."""
+    {"latents", "weights", "reach": {"latents", "weights"}}, of a boost and of a suppress, which adds
+    -suppress_push * weight (kind 3); files: name -> {"bytes", "sha256"}."""
 
     package: str
     mode: str
@@ -44,6 +46,7 @@ class Manifest(NamedTuple):
     item_ids: list[Any]
     titles: list[str] | None
     concepts: dict[str, Any]
+    suppress_push: float
     files: dict[str, Any]
 
 
@@ -57,13 +60,15 @@ def to_onnx(
     opset: int = 18,
     with_code: bool = False,
     external: bool | None = None,
+    defaults: bool = True,
 ) -> Path:
     """Write history and knobs -> top-N as one ONNX graph, with its manifest at `path`.json.
 
     precision: fp32, fp16, bf16 or int8, of the matrices in the file (`loss.measure_loss` tells what
     it costs). mode: residual or reconstruct. folded: tables of products (FoldedTables), which pay
     in mode reconstruct. external: weights in a file of their own, which sessions map into memory
-    and processes share; None: where they come to more than 256 MiB.
+    and processes share; None: where they come to more than 256 MiB. defaults=False: every request
+    gives all inputs; onnxruntime-web knows no others.
 
     Inputs: items (nnz,), offsets (B + 1,) int64; with defaults: knob_latents, knob_weights,
     knob_kinds (0 mix, 1 scale, 2 add, 3 add in units of the code's sum) (m,), knob_offsets (B + 1,)
@@ -78,7 +83,8 @@ def to_onnx(
     """
     fitted = recommender if isinstance(recommender, Fitted) else recommender.fitted
     _check(precision, mode, opset)
-    return write(fitted, path, Plan(mode, opset, with_code, folded, precision), external=external)
+    plan = Plan(mode, opset, with_code, folded, precision, defaults)
+    return write(fitted, path, plan, external=external)
 
 
 def write(
@@ -114,6 +120,7 @@ def write(
         "item_ids": fitted.item_ids.values.tolist(),
         "titles": None if fitted.titles is None else [str(title) for title in fitted.titles],
         "concepts": concepts,
+        "suppress_push": SUPPRESS_PUSH,
         "files": _write(onnx, model, path, external),
     }
     write_json(manifest_path(path), content)
@@ -160,15 +167,23 @@ def _check(precision: str, mode: str, opset: int) -> None:
 
 
 def _concepts(fitted: Fitted) -> dict[str, Any]:
-    if fitted.concepts is None:
-        return {}
-    return {
-        concept.name: {"latents": concept.latents.tolist(), "weights": concept.weights.tolist()}
-        for concept in fitted.concepts
-    }
+    """name -> latents and weights of a boost, and under "reach" those of a suppress."""
+    concepts = fitted.concepts
+    found: dict[str, Any] = {}
+    for concept in concepts or ():
+        latents, weights = concepts.reach(concept.name)
+        found[concept.name] = {
+            "latents": concept.latents.tolist(),
+            "weights": concept.weights.tolist(),
+            "reach": {"latents": latents.tolist(), "weights": weights.tolist()},
+        }
+    return found
 
 
 def _metadata(fitted: Fitted, plan: Plan, model: Any, concepts: dict) -> dict[str, str]:
+    boosts = {  # the manifest has the rest
+        name: {part: one[part] for part in ("latents", "weights")} for name, one in concepts.items()
+    }
     weights = hashlib.sha256()
     for tensor in model.graph.initializer:
         weights.update(tensor.name.encode())
@@ -181,7 +196,7 @@ def _metadata(fitted: Fitted, plan: Plan, model: Any, concepts: dict) -> dict[st
         "cfsae.precision": plan.precision,
         "cfsae.cfae": fitted.cfae.kind,
         "cfsae.sae": fitted.sae.kind,
-        "cfsae.concepts": json.dumps(concepts, ensure_ascii=False),
+        "cfsae.concepts": json.dumps(boosts, ensure_ascii=False),
         "cfsae.weights_sha256": weights.hexdigest(),
     }
 

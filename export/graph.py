@@ -25,13 +25,15 @@ TOP = ["ids", "scores"]
 
 class Plan(NamedTuple):
     """What to build: mode residual or reconstruct; with_code adds the code as outputs; folded:
-    tables stand in for the linear ends; precision: of the file's matrices."""
+    tables stand in for the linear ends; precision: of the file's matrices; defaults: whether inputs
+    have any."""
 
     mode: str
     opset: int
     with_code: bool
     folded: bool = False
     precision: str = "fp32"
+    defaults: bool = True
 
 
 def build(fitted: Fitted, plan: Plan) -> Any:
@@ -150,7 +152,9 @@ class _Graph:
         ) in optional.items():  # an input with an initializer has a default
             kind = real if default.dtype == np.float32 else ids
             self.inputs.append(helper.make_tensor_value_info(name, kind, shape))
-            self.weights[name] = self.onnx.numpy_helper.from_array(np.asarray(default), name)
+            if self.plan.defaults:
+                default = np.asarray(default)
+                self.weights[name] = self.onnx.numpy_helper.from_array(default, name)
         self.outputs = [
             helper.make_tensor_value_info("ids", ids, ["batch", "n_recommended"]),
             helper.make_tensor_value_info("scores", real, ["batch", "n_recommended"]),

@@ -37,6 +37,7 @@ from cfsae_fast.recommender import SteerableRecommender
 )
 @click.option("--folded", is_flag=True, help="Tables of products; they pay in mode reconstruct.")
 @click.option("--external", is_flag=True, help="Weights in a file of their own, to be mapped.")
+@click.option("--all-inputs", is_flag=True, help="No input has a default: for browsers.")
 @click.option("--with-code", is_flag=True, help="Give the code out too (code_indices, values).")
 @click.option("--opset", default=18, show_default=True, help="Version of the standard ops.")
 @click.option(
@@ -56,6 +57,7 @@ def export(
     precision: str,
     folded: bool,
     external: bool,
+    all_inputs: bool,
     with_code: bool,
     opset: int,
     requests: int,
@@ -74,6 +76,7 @@ def export(
         return
     options = {"mode": mode, "with_code": with_code, "opset": opset}
     options |= {"precision": precision, "folded": folded, "external": external or None}
+    options["defaults"] = not all_inputs
     path = room.to_onnx(loaded, target, **options)
     manifest = room.read_manifest(path, verify=False)
     summary = {"path": str(path), "mode": mode, "files": manifest.files}
