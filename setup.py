@@ -96,6 +96,10 @@ if (ROOT / "export" / "__init__.py").exists():
 setup(
     packages=packages,
     package_dir=package_dir,
+    package_data={
+        "cfsae_fast.serving": ["docs.html"],
+        "cfsae_fast.export": ["examples/*.py", "examples/*.cpp", "examples/web/*.html"],
+    },
     ext_modules=[Extension("cfsae_fast._C", sources=[])],
     cmdclass={"build_ext": CMakeBuild},
 )

@@ -32,8 +32,8 @@ MODES = ("residual", "reconstruct")
 
 class Manifest(NamedTuple):
     """What stands beside an exported model. item_ids, titles: by position; concepts: name ->
-    {"latents", "weights", "reach": {"latents", "weights"}}, of a boost and of a suppress, which adds
-    -suppress_push * weight (kind 3); files: name -> {"bytes", "sha256"}."""
+    {"latents", "weights", "reach": {"latents", "weights"}}, of a boost and of a suppress, which
+    adds -suppress_push * weight (kind 3); files: name -> {"bytes", "sha256"}."""
 
     package: str
     mode: str

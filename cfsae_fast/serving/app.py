@@ -6,11 +6,12 @@ no client names a file or a model.
 
 import contextlib
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 from fastapi import Body, FastAPI, Query, Request
-from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from cfsae_fast._version import __version__
@@ -21,8 +22,9 @@ from cfsae_fast.serving.limits import Busy, Gate, Limits
 
 REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": bodies.Problem}
-    for status in (400, 401, 413, 422, 503, 504)  # what any request may meet
+    for status in (400, 401, 408, 413, 422, 503, 504)  # what any request may meet
 }
+DOCS = Path(__file__).with_name("docs.html").read_text()
 PATHS = {"/recommend", "/concepts", "/items", "/healthz", "/metrics", "/openapi.json", "/docs"}
 
 
@@ -40,14 +42,26 @@ def make_app(
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        gate.open()
         yield
         gate.close()
 
-    app = FastAPI(title="cfsae_fast", version=__version__, lifespan=lifespan)
-    app.add_middleware(Guards, key=key, body=limits.body, meters=meters, paths=PATHS)
+    app = FastAPI(
+        title="cfsae_fast",
+        version=__version__,
+        lifespan=lifespan,
+        docs_url=None,  # FastAPI's page loads its script from elsewhere, and knows of no key
+        redoc_url=None,
+    )
+    guards = {"key": key, "body": limits.body, "patience": limits.timeout}
+    app.add_middleware(Guards, **guards, meters=meters, paths=PATHS)
     _translate_errors(app)
     _serve_recommendations(app, recommender, limits, gate)
     _serve_catalogue(app, recommender)
+
+    @app.get("/docs", response_class=HTMLResponse, include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return HTMLResponse(DOCS)
 
     @app.get("/metrics", response_class=PlainTextResponse, responses=REFUSALS)
     async def metrics() -> PlainTextResponse:

@@ -2,14 +2,14 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
 
 from cfsae_fast.serving.limits import Limits
 
 Integer = Annotated[StrictInt, Field(ge=-(2**63), le=2**63 - 1)]
 Text = Annotated[StrictStr, Field(max_length=1000)]
 ExternalId = Integer | Text
-Amount = Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)] | Literal["only"]
+Amount = Annotated[float, Field(strict=True, ge=-1, le=1, allow_inf_nan=False)] | Literal["only"]
 Wish = Annotated[dict[Text, Amount], Field(max_length=100)] | Text | None
 
 
@@ -63,10 +63,10 @@ def question(limits: Limits) -> type[BaseModel]:
 
         histories: Annotated[list[history], Field(max_length=limits.batch)] | None = None
         users: Annotated[list[ExternalId], Field(max_length=limits.batch)] | None = None
-        n: int = Field(10, ge=1, le=limits.n)
+        n: StrictInt = Field(10, ge=1, le=limits.n)
         steer: Wish | wishes = None
         mode: Literal["residual", "reconstruct"] = "residual"
-        exclude_seen: bool = True
+        exclude_seen: StrictBool = True
         allow: listed | None = None
         deny: listed | None = None
         unknown: Literal["error", "ignore"] = "error"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import time
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-OPEN = ("/healthz",)  # asked by load balancers, which have no key
+OPEN = ("/healthz", "/docs")  # load balancers have no key, and a browser asks for it on the page
 
 
 class Meters:
@@ -28,12 +29,21 @@ class Meters:
 
 
 class Guards:
-    """ASGI middleware: 401 without the key, 413 beyond the limit, counts and times of the rest."""
+    """ASGI middleware: 401 without the key, 413 for a body beyond the limit, 408 for one that does
+    not come within `patience` seconds, counts and times of the rest."""
 
     def __init__(
-        self, app: Any, *, key: str | None, body: int, meters: Meters, paths: set[str]
+        self,
+        app: Any,
+        *,
+        key: str | None,
+        body: int,
+        patience: float,
+        meters: Meters,
+        paths: set[str],
     ) -> None:
-        self.app, self.key, self.body, self.meters, self.paths = app, key, body, meters, paths
+        self.app, self.key, self.body, self.patience = app, key, body, patience
+        self.meters, self.paths = meters, paths
 
     async def __call__(self, scope: dict, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -58,7 +68,11 @@ class Guards:
         if not self._may_enter(scope["path"], headers):
             await _refuse(send, 401, b'{"detail":"the header X-API-Key must hold the key"}')
             return
-        body = await self._read(headers, receive)
+        try:
+            body = await asyncio.wait_for(self._read(headers, receive), self.patience)
+        except asyncio.TimeoutError:
+            await _refuse(send, 408, b'{"detail":"the body did not come in time"}')
+            return
         if body is None:
             text = f'{{"detail":"the body must be at most {self.body} bytes"}}'
             await _refuse(send, 413, text.encode())

@@ -49,7 +49,13 @@ class Gate:
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.inside = 0
-        self._pool = ThreadPoolExecutor(limits.workers, thread_name_prefix="cfsae-serve")
+        self._pool: ThreadPoolExecutor | None = None
+        self.open()
+
+    def open(self) -> None:
+        """Start the workers where they do not run: an application may start again."""
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self.limits.workers, thread_name_prefix="cfsae-serve")
 
     async def run(self, call: Callable[[], Any]) -> Any:
         """The call's result.
@@ -70,7 +76,9 @@ class Gate:
 
     def close(self) -> None:
         """Let what runs finish and start nothing more."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.shutdown(wait=True, cancel_futures=True)
 
     def _leave(self, future: asyncio.Future) -> None:
         self.inside -= 1

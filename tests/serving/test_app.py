@@ -64,6 +64,9 @@ def test_nothing_asked_nothing_answered(client):
         ({}, "users or histories must be given"),
         ({"histories": [["i1"]], "users": ["u0"]}, "and not both"),
         ({"histories": [["i1"]], "n": 0}, "greater than or equal to 1"),
+        ({"histories": [["i1"]], "n": "5"}, "valid integer"),
+        ({"histories": [["i1"]], "exclude_seen": "yes"}, "valid boolean"),
+        ({"histories": [["i1"]], "steer": {"film noir": "0.3"}}, "valid number"),
         ({"histories": [["i1"]], "n": 10**9}, "less than or equal to 1000"),
         ({"histories": [["i1"]] * 257}, "at most 256"),
         ({"histories": [["i1"]], "mode": "both"}, "'residual' or 'reconstruct'"),
@@ -192,3 +195,42 @@ def test_lone_surrogates_are_refused(client):
 def test_limits_are_positive(limit):
     with pytest.raises(ValueError, match=f"{limit} must be positive, got 0"):
         Limits(**{limit: 0})
+
+
+def test_a_body_that_does_not_come_is_408(model):
+    """A client that stalls holds no place: asked at the door of the app, where no network waits."""
+    import asyncio
+
+    app, sent = make_app(model, Limits(timeout=0.05)), []
+
+    async def stall():
+        await asyncio.sleep(60)
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/recommend",
+        "headers": [],
+        "query_string": b"",
+    }
+    asyncio.run(asyncio.wait_for(app(scope, stall, send), 10))
+    assert sent[0]["status"] == 408 and b"did not come in time" in sent[1]["body"]
+
+
+def test_docs_need_nothing_from_elsewhere(model):
+    """The page is served without the key, which it asks for, and names no other host."""
+    with testclient.TestClient(make_app(model, key="secret")) as client:
+        page = client.get("/docs")
+        assert page.status_code == 200 and page.headers["content-type"].startswith("text/html")
+        assert "http://" not in page.text and "https://" not in page.text
+        assert client.get("/openapi.json").status_code == 401
+
+
+def test_an_application_starts_again(model):
+    app = make_app(model)
+    for _ in range(2):
+        with testclient.TestClient(app) as client:
+            assert post(client, histories=[["i1"]]).status_code == 200
