@@ -57,9 +57,18 @@ class SAE:
         module = fit_sae(array, None, config or SAEConfig(), training, progress=progress)
         return cls(module.network())
 
-    def encode(self, array: Any) -> Encoded:
-        """Embeddings (n, d) -> sparse codes (n, k) and stats."""
-        return self.network.encode(np.ascontiguousarray(array, dtype=np.float32))
+    def encode(self, array: Any, *, refine_steps: int = 0) -> Encoded:
+        """Embeddings (n, d) -> sparse codes (n, k) and stats.
+
+        refine_steps: rounds of improving the codes' values one by one, their latents kept; the
+        squared error of no row rises.
+        """
+        array = np.ascontiguousarray(array, dtype=np.float32)
+        return self.network.encode(array, refine_steps=refine_steps)
+
+    def pursue(self, array: Any, k: int | None = None) -> Encoded:
+        """Sparse codes by matching pursuit, for any k: slower than `encode`, with less error."""
+        return self.network.pursue(np.ascontiguousarray(array, dtype=np.float32), k)
 
     def decode(self, encoded: Encoded) -> np.ndarray:
         """Codes and stats -> reconstructed embeddings (n, d)."""

@@ -16,6 +16,7 @@ import numpy as np
 
 from cfsae_fast import io, ops
 from cfsae_fast.errors import ModelFormatError
+from cfsae_fast.inference import pursuit
 from cfsae_fast.ops.containers import PADDING, Code, Encoded
 
 SAE_CONFIG, SAE_WEIGHTS = "cfg.json", "sae_weights.safetensors"  # SAELens' file names
@@ -55,8 +56,11 @@ class SAENetwork:
     def _screen(self) -> ops.Screen | None:
         return ops.Screen.where_it_pays(self.encoder)
 
-    def encode(self, embedding: np.ndarray, *, threads: int = 0) -> Encoded:
-        """Embedding (B, d) -> code (B, width) and stats; kind basic: as wide as its widest row."""
+    def encode(self, embedding: np.ndarray, *, refine_steps: int = 0, threads: int = 0) -> Encoded:
+        """Embedding (B, d) -> code (B, width) and stats; kind basic: as wide as its widest row.
+
+        refine_steps: sweeps of `pursuit.refine` over the code's values; no row's error rises.
+        """
         encoded = ops.topk_encode(
             embedding,
             self.encoder,
@@ -67,7 +71,27 @@ class SAENetwork:
             screen=self._screen,
             threads=threads,
         )
-        return self.finish(encoded)
+        encoded = self.finish(encoded)
+        if not refine_steps:
+            return encoded
+        target = self._target(embedding, encoded)
+        return encoded._replace(
+            code=pursuit.refine(encoded.code, target, self.dictionary, refine_steps)
+        )
+
+    def pursue(self, embedding: np.ndarray, k: int | None = None) -> Encoded:
+        """As `encode`, by matching pursuit (`pursuit.pursue`) in place of the encoder; k None: the
+        SAE's own. The error of a row falls with k, for any k up to n_latents.
+
+        Raises:
+            ValueError: k is not in [1, n_latents].
+        """
+        k = self.k if k is None else k
+        if not 1 <= k <= self.n_latents:
+            raise ValueError(f"k must be in [1, n_latents={self.n_latents}], got {k}")
+        encoded = self.encode(embedding)  # its stats
+        target = self._target(embedding, encoded)
+        return encoded._replace(code=pursuit.pursue(target, self.dictionary, k))
 
     def finish(self, encoded: Encoded) -> Encoded:
         """The `width` largest activations -> the code: what exceeds the threshold, trimmed."""
@@ -83,6 +107,13 @@ class SAENetwork:
         return ops.sparse_decode(
             encoded.code, self.dictionary, self.bias, encoded.stats, threads=threads
         )
+
+    def _target(self, embedding: np.ndarray, encoded: Encoded) -> np.ndarray:
+        """What code @ dictionary is to equal: (B, d)."""
+        if encoded.stats is None:
+            return embedding - self.bias
+        mean, std = (np.asarray(one)[:, None] for one in encoded.stats)
+        return (embedding - mean) / std - self.bias
 
     def to_files(self) -> dict[str, dict[str, Any]]:
         """cfg.json and sae_weights.safetensors as SAELens lays them out (for io.write_directory).
