@@ -164,12 +164,14 @@ def _fit_on_users(cfae, rows, sae_config, config, validation):
         check_rows(held, cfae.n_items, f"validation.{name}")
     cfae.to(config.device).eval()
     options = {"seed": config.seed, "device": config.device}
-    if trains_on_parts(sae_config, cfae.d, np.count_nonzero(np.diff(rows.offsets))):
+    histories = histories_of(sae_config, cfae.d, np.count_nonzero(np.diff(rows.offsets)))
+    if histories != "full":
         sampler = EmbeddingSampler(
             cfae.encode,
             rows,
             config.batch_size,
             min_share=sae_config.min_history_share,
+            mixed=histories == "mixed",
             **options,
         )
     else:
@@ -190,11 +192,12 @@ def _fit_on_array(array, rows, sae_config, config, validation):
     return sampler, array.shape[1], watched, _digest(array)
 
 
-def trains_on_parts(sae_config: SAEConfig, d: int, n_users: int) -> bool:
-    """Whether the SAE trains on fresh random parts of histories, rather than each user once."""
+def histories_of(sae_config: SAEConfig, d: int, n_users: int) -> str:
+    """What the SAE trains on, "auto" decided: mixed where users are few, else full."""
     if sae_config.histories != "auto":
-        return sae_config.histories == "part"
-    return n_users < PART_HISTORIES_BELOW * (sae_config.n_latents or 8 * d)
+        return sae_config.histories
+    few = n_users < PART_HISTORIES_BELOW * (sae_config.n_latents or 8 * d)
+    return "mixed" if few else "full"
 
 
 def _first_rows(sampler: ArraySampler | EmbeddingSampler) -> Tensor:

@@ -13,6 +13,7 @@ from cfsae_fast.training.samplers import (
     EmbeddingSampler,
     RowSampler,
     part_of_rows,
+    union_of_rows,
 )
 
 
@@ -52,6 +53,40 @@ def test_parts_of_rows_are_parts_and_never_empty(histories, seed, values):
         assert got
     if values:
         np.testing.assert_array_equal(part.values, part.items + 0.5)
+
+
+@given(HISTORIES, st.data())
+def test_unions_hold_each_item_of_both_once(histories, data):
+    others = [data.draw(st.lists(st.integers(0, 30), max_size=6)) for _ in histories]
+    found = histories_of(union_of_rows(rows_of(histories), rows_of(others)))
+    assert found == [sorted({*a, *b}) for a, b in zip(histories, others, strict=True)]
+
+
+def test_mixed_batches_are_unions_parts_and_single_items():
+    """Users 0..9 hold items of their own ten, so a row's tens digits say whose items it holds."""
+    histories = [[10 * user + at for at in range(10)] for user in range(10)]
+    seen = []
+
+    def encode(rows):
+        seen.append([{int(item) // 10 for item in one} for one in histories_of(rows)])
+        sizes.extend(np.diff(rows.offsets).tolist())
+        return torch.zeros(len(rows.offsets) - 1, 1)
+
+    sizes: list[int] = []
+    options = {"seed": 3, "min_share": 0.5, "mixed": True}
+    sampler = EmbeddingSampler(encode, rows_of(histories * 10), 100, **options)
+    for step in range(20):
+        assert len(sampler.batch(step)) == 100
+    owners = [len(one) for batch in seen for one in batch[:80]]
+    assert 0.85 < np.mean(np.array(owners) == 2) < 0.95  # a tenth meets itself
+    assert all(len(one) == 1 for batch in seen for one in batch[80:])
+    last = np.array(sizes).reshape(20, 100)
+    assert (last[:, 95:] == 1).all() and last[:, 80:95].mean() > 5
+    before = [*map(list, seen)]
+    seen.clear()
+    for step in range(20):
+        sampler.batch(step)
+    assert seen == before
 
 
 def test_parts_keep_the_share_they_should():

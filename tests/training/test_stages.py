@@ -9,7 +9,7 @@ from cfsae_fast.models import CFAES
 from cfsae_fast.ops import Rows
 from cfsae_fast.training import HeldOut, embed, fit_cfae, fit_sae, ndcg_of
 from cfsae_fast.training.samplers import ArraySampler, EmbeddingSampler
-from cfsae_fast.training.stages import trains_on_parts
+from cfsae_fast.training.stages import histories_of
 
 N_ITEMS, TASTES, USERS = 60, 6, 240
 
@@ -130,10 +130,9 @@ def test_training_leaves_the_cfae_frozen_and_the_global_generator_alone(elsa):
 
 def test_histories_follow_the_number_of_users(elsa, monkeypatch):
     config = SAEConfig(n_latents=100)
-    assert trains_on_parts(config, 8, 1599) and not trains_on_parts(config, 8, 1600)
-    assert trains_on_parts(SAEConfig(), 8, 16 * 64 - 1) and not trains_on_parts(
-        SAEConfig(), 8, 1024
-    )
+    assert histories_of(config, 8, 1599) == "mixed" and histories_of(config, 8, 1600) == "full"
+    assert histories_of(SAEConfig(), 8, 16 * 64 - 1) == "mixed"
+    assert histories_of(SAEConfig(), 8, 1024) == "full"
     used = []
     for kind in (EmbeddingSampler, ArraySampler):
         real = kind.batch
@@ -141,7 +140,8 @@ def test_histories_follow_the_number_of_users(elsa, monkeypatch):
             kind, "batch",
             lambda self, step, real=real: used.append(type(self)) or real(self, step),
         )  # fmt: skip
-    for histories, sampler in (("part", EmbeddingSampler), ("full", ArraySampler)):
+    expected = {"part": EmbeddingSampler, "mixed": EmbeddingSampler, "full": ArraySampler}
+    for histories, sampler in expected.items():
         used.clear()
         fit_sae(elsa, ROWS, *quick_sae(histories=histories))
         assert set(used) == {sampler}
