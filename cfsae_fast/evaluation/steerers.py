@@ -1,0 +1,116 @@
+"""Floor 6: ways to steer, ours and those it must beat, behind one signature.
+
+Station: steer -> top-N, for all users of `Wishes` at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from cfsae_fast.evaluation.teaser import Teaser
+from cfsae_fast.evaluation.tradeoff import Steerer
+from cfsae_fast.evaluation.wishes import Wishes
+from cfsae_fast.ops import Rows
+from cfsae_fast.recommender import Fitted, pipeline
+from cfsae_fast.recommender.inputs import Request
+from cfsae_fast.steering import boost
+
+ALPHAS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0)
+RERANK = (0.0, 0.1, 0.2, 0.4, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0)
+TURNS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
+PROBE_RIDGE = 10.0  # times the mean eigenvalue of the items' second moments
+
+
+def knob(
+    fitted: Fitted, wishes: Wishes, *, mode: str, name: str, n: int = 20,
+    strengths: tuple[float, ...] = ALPHAS,
+) -> Steerer:  # fmt: skip
+    """The model's own knobs: boost(concept, alpha); a concept without latents stays unsteered."""
+    concepts = pipeline.concepts_of(fitted)
+    wished = [wishes.names[at] for at in wishes.tag]
+
+    def steered(alpha: float, seen: Rows) -> np.ndarray:
+        turns = [[boost(one, alpha)] if alpha and one in concepts else [] for one in wished]
+        return _listed(fitted, wishes.inputs, turns, mode, n, seen)
+
+    return Steerer(name, strengths, steered)
+
+
+def random_latent(
+    fitted: Fitted, wishes: Wishes, *, mode: str = "residual", n: int = 20, seed: int = 42
+) -> Steerer:
+    """boost of one latent per concept, drawn from those that fire for some training user."""
+    code = fitted.sae.encode(fitted.cfae.encode(fitted.histories)).code.indices
+    alive = np.unique(code[code >= 0])
+    drawn = np.random.default_rng([seed, 0x4A]).choice(alive, size=len(wishes.names))
+
+    def steered(alpha: float, seen: Rows) -> np.ndarray:
+        turns = [[boost(int(drawn[at]), alpha)] if alpha else [] for at in wishes.tag]
+        return _listed(fitted, wishes.inputs, turns, mode, n, seen)
+
+    return Steerer("random latent", ALPHAS, steered)
+
+
+def mean_item(fitted: Fitted, wishes: Wishes, *, n: int = 20) -> Steerer:
+    """Towards the mean embedding of the known items: (1 - t) u + t |u| m / |m|."""
+    items = fitted.cfae.encode_items()
+    known = (wishes.known > 0).astype(np.float64)
+    return _direction("mean item embedding", fitted, wishes, known @ items, n)
+
+
+def probe(fitted: Fitted, wishes: Wishes, *, n: int = 20) -> Steerer:
+    """Towards the weights of a ridge regression from item embeddings to the known tag."""
+    items = fitted.cfae.encode_items().astype(np.float64)
+    centred = items - items.mean(axis=0)
+    moments = centred.T @ centred
+    moments[np.diag_indices_from(moments)] += PROBE_RIDGE * np.trace(moments) / len(moments)
+    weights = np.linalg.solve(moments, ((wishes.known > 0).astype(np.float64) @ centred).T).T
+    return _direction("linear probe direction", fitted, wishes, weights, n)
+
+
+def rerank(fitted: Fitted, wishes: Wishes, *, n: int = 20) -> Steerer:
+    """score + t * (the row's standard deviation of scores) where the known tag is."""
+    known = (wishes.known > 0).toarray()
+    scores = fitted.cfae.decode(fitted.cfae.encode(wishes.inputs)).astype(np.float64)
+    lift = scores.std(axis=1, keepdims=True) * known[wishes.tag]
+    return Steerer("tag re-ranking", RERANK, _by_score(lambda t: scores + t * lift, n), True)
+
+
+def teaser(model: Teaser, wishes: Wishes, histories: object, *, n: int = 20) -> Steerer:
+    """TEASER's profile with the wished tag turned; histories: (B, I) CSR of the inputs."""
+    score = _by_score(lambda t: model.scores(histories, wishes.tag, t), n)
+    return Steerer("TEASER", TURNS, score, True)
+
+
+def _direction(
+    name: str, fitted: Fitted, wishes: Wishes, directions: np.ndarray, n: int
+) -> Steerer:
+    embedding = fitted.cfae.encode(wishes.inputs).astype(np.float64)
+    lengths = np.linalg.norm(directions, axis=1, keepdims=True)
+    unit = (directions / np.maximum(lengths, 1e-12))[wishes.tag]
+    target = np.linalg.norm(embedding, axis=1, keepdims=True) * unit
+
+    def steered(t: float, seen: Rows) -> np.ndarray:
+        moved = ((1 - t) * embedding + t * target).astype(np.float32)
+        return pipeline.top(fitted, moved, n, seen=seen).ids
+
+    return Steerer(name, TURNS, steered)
+
+
+def _listed(fitted: Fitted, inputs: Rows, turns: list, mode: str, n: int, seen: Rows) -> np.ndarray:
+    embedding = pipeline.embed(fitted, Request(inputs, None, False))
+    moved = pipeline.steer(fitted, embedding, turns, mode=mode)
+    return pipeline.top(fitted, moved, n, seen=seen).ids
+
+
+def _by_score(scores: Callable[[float], np.ndarray], n: int) -> Callable[[float, Rows], np.ndarray]:
+    def ranked(t: float, seen: Rows) -> np.ndarray:
+        masked = scores(t).copy()
+        masked[np.repeat(np.arange(len(masked)), np.diff(seen.offsets)), seen.items] = -np.inf
+        best = np.argpartition(-masked, n, axis=1)[:, :n]
+        order = np.argsort(-np.take_along_axis(masked, best, axis=1), axis=1, kind="stable")
+        return np.take_along_axis(best, order, axis=1)
+
+    return ranked

@@ -1,0 +1,147 @@
+"""Trade-off numbers worked out by hand; wishes that leak nothing; TEASER's closed form."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.sparse import csr_array
+
+from cfsae_fast.data import generate
+from cfsae_fast.evaluation import prepare, teaser, tradeoff
+from cfsae_fast.evaluation.tradeoff import Curve, bootstrap
+from cfsae_fast.evaluation.wishes import fair_wishes, known_tags, paper_wishes
+
+
+def test_hypervolume_by_hand():
+    # 0.4 x 0.1, then a corner 0.3 x 0.2 on top of it; the third point is dominated
+    points = np.array([[0.4, 0.1], [0.3, 0.3], [0.2, 0.25]])
+    assert tradeoff.hypervolume(points) == pytest.approx(0.4 * 0.1 + 0.3 * 0.2)
+    assert tradeoff.hypervolume(points[::-1]) == pytest.approx(0.1)
+    assert tradeoff.hypervolume(np.array([[0.5, np.nan]])) == 0
+
+
+def test_area_and_cost_by_hand():
+    points = np.array([[0.4, 0.1], [0.38, 0.15], [0.3, 0.3]])
+    assert tradeoff.area_under(points) == pytest.approx(0.02 * 0.125 + 0.08 * 0.225)
+    # segment 0.2 lies a third of the way from (0.38, 0.15) to (0.3, 0.3)
+    assert tradeoff.cost_of(points) == pytest.approx(1 - (0.38 - 0.08 / 3) / 0.4)
+    assert np.isnan(tradeoff.cost_of(points, factor=4))
+
+
+def test_gini_diversity_and_collateral_by_hand():
+    assert tradeoff.gini(np.array([2, 2, 2])) == pytest.approx(0)
+    assert tradeoff.gini(np.array([0, 0, 5])) == pytest.approx(2 / 3)
+    assert tradeoff.gini(np.array([1, 3])) == pytest.approx(0.25)
+    directions = np.array([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])
+    assert tradeoff.diversity(np.array([[0, 1, -1]]), directions) == pytest.approx(1)
+    got = tradeoff.diversity(np.array([[0, 1, 2]]), directions)
+    assert got == pytest.approx(1 - (0 + 0.6 + 0.8) / 3)
+    carried = np.array([[True, False, False], [False, True, True]])
+    shares = tradeoff.concept_shares(np.array([[0, 1], [2, -1]]), carried)
+    np.testing.assert_allclose(shares, [[0.5, 0.5], [0, 1]])
+    before, after = np.array([[0.5, 0.5]]), np.array([[1.0, 0.2]])
+    assert tradeoff.collateral(before, after, np.array([0])) == pytest.approx(0.3)
+
+
+def curve_of(personal, segment):
+    nothing = np.zeros(len(personal))
+    return Curve("x", tuple(range(len(personal))), personal, segment, personal, segment,
+                 *[nothing] * 5)  # fmt: skip
+
+
+def test_bootstrap_covers_and_pairs(rng):
+    personal, segment = rng.random((3, 200)), rng.random((3, 200))
+    segment[0, :5] = np.nan
+    one = curve_of(personal, segment)
+    found = bootstrap([one], lambda points: points[0][0, 0])
+    assert found.value == pytest.approx(personal[0].mean())
+    half = (found.high - found.low) / 2
+    assert half == pytest.approx(1.96 * personal[0].std() / np.sqrt(200), rel=0.2)
+    better = curve_of(personal + 0.01, segment)
+    gap = bootstrap([better, one], lambda points: points[0][0, 0] - points[1][0, 0])
+    assert gap.low == pytest.approx(0.01) and gap.high == pytest.approx(0.01)
+
+
+@pytest.fixture(scope="module")
+def cut():
+    dataset = generate(users=300, items=200, concepts=8, seed=5, mean_history=20)
+    return prepare(dataset, seed=1)
+
+
+@pytest.mark.parametrize("unseen", [False, True])
+def test_fair_wishes_come_from_the_history_and_answers_from_elsewhere(cut, unseen):
+    wishes = fair_wishes(cut, unseen=unseen, seed=2)
+    known = wishes.known.toarray() > 0
+    assert len(wishes.tag) > 20
+    for user, tag in enumerate(wishes.tag):
+        given = row(wishes.inputs, user)
+        answers, barred = row(wishes.segment, user), row(wishes.barred, user)
+        assert known[tag][given].sum() >= 2
+        assert wishes.carried[tag][answers].all()
+        assert not np.isin(answers, given).any() and np.isin(given, barred).all()
+        assert not np.isin(answers, barred).any()
+        if unseen:
+            assert not known[tag][answers].any()
+
+
+def test_wishes_do_not_depend_on_what_is_scored(cut):
+    """Everybody gets somebody else's targets, but keeps the inputs: the wishes stay."""
+    wishes, targets = fair_wishes(cut, seed=2), cut.test.targets
+    swapped = targets.select_users(np.arange(targets.n_users)[::-1])
+    other = fair_wishes(cut._replace(test=cut.test._replace(targets=swapped)), seed=2)
+    np.testing.assert_array_equal(wishes.tag, other.tag)
+    np.testing.assert_array_equal(wishes.segment.items, other.segment.items)
+    assert not np.array_equal(wishes.personal.items, other.personal.items)
+
+
+def test_paper_wishes_follow_the_targets(cut):
+    wishes = paper_wishes(cut)
+    counts = wishes.carried.astype(int)
+    for user, tag in enumerate(wishes.tag):
+        more = counts[:, row(wishes.personal, user)].sum(1) - counts[
+            :, row(wishes.inputs, user)
+        ].sum(1)
+        assert more[tag] == more.max() > 0 and tag == np.argmax(more)
+        np.testing.assert_array_equal(row(wishes.segment, user), np.flatnonzero(counts[tag]))
+
+
+def test_no_tag_of_a_test_user_is_known(cut):
+    """Give every assignment a user: what a map may read is the training users' alone."""
+    tags, n_users = cut.dataset.tags, cut.dataset.interactions.n_users
+    users = (np.arange(tags.n_assignments) * 7 % n_users).astype(np.int32)
+    dataset = replace(cut.dataset, tags=replace(tags, users=users))
+    wishes = fair_wishes(cut._replace(dataset=dataset), fewest_items=5)
+    train = set(cut.split.train.tolist())
+    said = {
+        (tags.names[t], int(i))
+        for t, i, u in zip(tags.tags, tags.items, users, strict=True) if u in train
+    }  # fmt: skip
+    told = known_tags(wishes)
+    pairs = {(told.names[t], int(i)) for t, i in zip(told.tags, told.items, strict=True)}
+    assert pairs and pairs <= said
+    assert len(said) < tags.n_assignments
+
+
+def row(rows, at):
+    return rows.items[rows.offsets[at] : rows.offsets[at + 1]]
+
+
+@pytest.mark.parametrize("shape", [(40, 25), (15, 30)])
+def test_teaser_closed_form_is_the_gradient_optimum(rng, shape):
+    histories = csr_array((rng.random(shape) < 0.3).astype(float))
+    tags = (rng.random((6, shape[1])) < 0.3).astype(float)
+    options = {"spread": 2.0, "weight": 0.5}
+    closed = teaser.fit(histories, tags, **options)
+    descended = teaser.fit_by_gradient(histories, tags, **options)
+    np.testing.assert_allclose(closed.encoder, descended.encoder, atol=1e-6)
+    best = teaser.objective(closed, histories, 2.0, 0.5)
+    for _ in range(5):
+        nudged = replace(closed, encoder=closed.encoder + 1e-3 * rng.normal(size=(shape[1], 6)))
+        assert teaser.objective(nudged, histories, 2.0, 0.5) > best
+
+
+def test_teaser_turns_the_tag(rng):
+    tags = np.array([[1.0, 0, 1], [0, 1, 0]])
+    model = teaser.Teaser(np.zeros((3, 2)), tags.T)
+    scores = model.scores(csr_array(np.ones((2, 3))), np.array([0, 1]), 0.5)
+    np.testing.assert_allclose(scores, [[0.5, 0, 0.5], [0, 0.5, 0]])
