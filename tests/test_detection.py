@@ -83,3 +83,17 @@ def test_a_planted_tag_is_found_and_a_shuffled_one_is_not(rng):
         ]
     assert min(results["planted"]) > 0.75
     assert abs(np.mean(results["shuffled"]) - 0.5) < 0.08
+
+
+def test_sparse_activations_say_the_same(rng):
+    dense = rng.random((30, 8)) * (rng.random((30, 8)) < 0.3)
+    tags = csr_array((rng.random((4, 30)) < 0.3).astype(float))
+    want = detection.log_lift(dense, tags)
+    np.testing.assert_allclose(detection.log_lift(csr_array(dense), tags), want)
+
+
+def test_calibration_error_by_hand():
+    stated, actual = np.array([0.91, 0.93, 0.15, np.nan]), np.array([1.0, 0.5, 0.15, 1.0])
+    # bin 9: mean stated 0.92, mean actual 0.75, two of three; bin 1: no gap
+    assert detection.calibration_error(stated, actual) == pytest.approx(0.17 * 2 / 3)
+    assert np.isnan(detection.calibration_error(stated[3:], actual[3:]))

@@ -74,18 +74,19 @@ def best_threshold(scores: np.ndarray, positive: np.ndarray, negative: np.ndarra
     return float(cuts[np.argmax(above + below)])
 
 
-def log_lift(activations: np.ndarray, tags: Any, weights: np.ndarray | None = None) -> np.ndarray:
+def log_lift(activations: Any, tags: Any, weights: np.ndarray | None = None) -> np.ndarray:
     """ln(m / q) per tag and latent, signed: (I, L) activations >= 0, (n_tags, I) -> (n_tags, L).
 
     m: mean activation over the tag's items, PRIOR_ITEMS average items added; q: over all items.
     A latent that never fires says 0. As the weights of a linear reading of an item's activations
     this is a detector of the tag: naive Bayes, but for the rates of Poisson counts.
-    weights (I,): how much each item counts (None: all the same).
+    activations may be sparse; weights (I,): how much each item counts (None: all the same).
     """
-    counted = np.ones(len(activations)) if weights is None else np.asarray(weights, np.float64)
-    average = counted @ activations / counted.sum()
+    counted = np.ones(activations.shape[0]) if weights is None else np.asarray(weights, np.float64)
+    average = np.asarray(counted @ activations) / counted.sum()
     carried = (tags != 0).astype(np.float64) * counted
     sums, sizes = carried @ activations, np.asarray(carried.sum(axis=1)).ravel()
+    sums = sums.toarray() if hasattr(sums, "toarray") else np.asarray(sums)
     mean = (sums + PRIOR_ITEMS * average) / (sizes[:, None] + PRIOR_ITEMS)
     alive = average > 0
     found = np.zeros(mean.shape)
@@ -98,6 +99,20 @@ def shuffled(tags: Any, *, seed: int = 42) -> csr_array:
     sparse = require_extra("scipy.sparse", extra="train", purpose="shuffling tags")
     tags = sparse.csr_array(tags)
     return tags[:, np.random.default_rng([seed, 0x4E55]).permutation(tags.shape[1])].tocsr()
+
+
+def calibration_error(stated: np.ndarray, actual: np.ndarray, bins: int = 10) -> float:
+    """Expected calibration error: |mean stated - mean actual| per bin of `stated`, by bin size.
+
+    Bins are equally wide over [0, 1]; pairs with a NaN are left out. Naeini et al. 2015.
+    """
+    known = ~(np.isnan(stated) | np.isnan(actual))
+    stated, actual = stated[known], actual[known]
+    if not len(stated):
+        return float("nan")
+    at = np.minimum((stated * bins).astype(int), bins - 1)
+    gaps = np.bincount(at, weights=stated - actual, minlength=bins)
+    return float(np.abs(gaps).sum() / len(stated))
 
 
 def _entries(tags: csr_array, kept: np.ndarray) -> csr_array:

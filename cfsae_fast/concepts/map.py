@@ -16,12 +16,15 @@ import numpy as np
 from cfsae_fast.errors import ModelFormatError, UnknownConceptError, did_you_mean
 
 _ARRAYS = {"offsets": "i", "latents": "i", "weights": "f", "scores": "f", "counts": "i"}
+RELIABLE, WEAK = 0.75, 0.6  # confidence from which a knob is called so
+
 _DTYPES = {
     "offsets": np.int64,
     "latents": np.int32,
     "weights": np.float32,
     "scores": np.float32,
     "counts": np.int64,
+    "confidence": np.float32,
 }
 
 
@@ -29,7 +32,8 @@ class Concept(NamedTuple):
     """A concept one can steer with: its latents (m,) and weights (m,) of sum 1, strongest first.
 
     score: how well the first latent stands for it, comparable within one map only.
-    n_items: items that carry it.
+    n_items: items that carry it. confidence: how often the knob lifts an item of the concept that
+    it was not made from above an item without it (1/2: a coin; NaN: not tested, as items are few).
     """
 
     name: str
@@ -37,6 +41,16 @@ class Concept(NamedTuple):
     weights: np.ndarray
     score: float
     n_items: int
+    confidence: float = float("nan")
+
+    @property
+    def verdict(self) -> str:
+        """In words: "reliable", "weak", "no reliable knob", or "not tested"."""
+        if np.isnan(self.confidence):
+            return "not tested"
+        if self.confidence >= RELIABLE:
+            return "reliable"
+        return "weak" if self.confidence >= WEAK else "no reliable knob"
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +60,9 @@ class ConceptMap:
     names (T,); offsets (T + 1,) int64; latents (m,) int32 in [0, n_latents); weights (m,) float32
     > 0, of sum 1 per concept; scores (T,) float32; counts (T,) int64 items that carry it; reasons:
     position -> why a concept has no latents. top: how many of a concept's latents, the strongest,
-    a boost mixes in (None: all); the others are there for `reach`. Iterating and `len` see the
+    a boost mixes in (None: all); the others are there for `reach`. confidence (T,) float32: see
+    Concept (None: nothing was tested). carriers: offsets (T + 1,) int64 and item positions int32 of
+    who carries which concept, or None where that was not kept. Iterating and `len` see the
     concepts that have some.
 
     Raises:
@@ -63,9 +79,13 @@ class ConceptMap:
     method: str
     n_latents: int
     top: int | None = None
+    confidence: np.ndarray | None = None
+    carriers: tuple[np.ndarray, np.ndarray] | None = None
     _keys: dict[str, int] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        if self.confidence is None:
+            object.__setattr__(self, "confidence", np.full(len(self.names), np.nan))
         for name, dtype in _DTYPES.items():
             object.__setattr__(self, name, np.asarray(getattr(self, name)).astype(dtype))
         _check(self)
@@ -102,6 +122,14 @@ class ConceptMap:
         self.get(concept)
         span = self._span(self._find(concept))
         return self.latents[span], self.weights[span]
+
+    def carried_by(self, name: str, n_items: int) -> np.ndarray:
+        """(n_items,) bool: the items that carry a concept; nobody where `carriers` is None."""
+        mask, at = np.zeros(n_items, dtype=bool), self._find(self.get(name).name)
+        if self.carriers is not None:
+            offsets, items = self.carriers
+            mask[items[offsets[at] : offsets[at + 1]]] = True
+        return mask
 
     def search(self, text: str, *, limit: int | None = 20) -> list[Concept]:
         """Concepts whose name holds `text`, best match first; else those spelled like it.
@@ -144,7 +172,10 @@ class ConceptMap:
             "n_latents": self.n_latents,
             "top": self.top,
         }
-        return {name: getattr(self, name) for name in _ARRAYS}, meta
+        arrays = {name: getattr(self, name) for name in _DTYPES}
+        if self.carriers is not None:
+            arrays["carrier_offsets"], arrays["carriers"] = self.carriers
+        return arrays, meta
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> ConceptMap:
@@ -159,6 +190,8 @@ class ConceptMap:
                     raise ValueError(f"{name} must have a dtype of kind {kind!r}")
             return cls(
                 **{name: arrays[name] for name in _ARRAYS},
+                confidence=arrays.get("confidence"),  # maps made before it have none
+                carriers=_carriers(arrays),
                 names=tuple(meta["names"]),
                 reasons={int(at): str(reason) for at, reason in meta["reasons"].items()},
                 method=str(meta["method"]),
@@ -184,8 +217,8 @@ class ConceptMap:
         if not isinstance(other, ConceptMap):
             return NotImplemented
         ours, theirs = self.to_arrays(), other.to_arrays()
-        return ours[1] == theirs[1] and all(
-            np.array_equal(ours[0][name], theirs[0][name]) for name in _ARRAYS
+        return (ours[1], set(ours[0])) == (theirs[1], set(theirs[0])) and all(
+            np.array_equal(ours[0][name], theirs[0][name], equal_nan=True) for name in ours[0]
         )
 
     __hash__ = None  # type: ignore[assignment]
@@ -205,6 +238,7 @@ class ConceptMap:
             weights / weights.sum(),
             float(self.scores[at]),
             int(self.counts[at]),
+            float(self.confidence[at]),
         )
 
     def _span(self, at: int) -> slice:
@@ -224,11 +258,22 @@ class ConceptMap:
         return {**keys, **{f"={name}": at for at, name in enumerate(self.names)}}
 
 
+def _carriers(arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray] | None:
+    if "carriers" not in arrays:
+        return None
+    offsets, items = arrays["carrier_offsets"], arrays["carriers"]
+    if (np.diff(offsets) < 0).any() or offsets[0] != 0 or offsets[-1] != len(items):
+        raise ValueError("carrier_offsets must rise from 0 to the number of carriers")
+    return offsets.astype(np.int64), items.astype(np.int32)
+
+
 def _key(name: str) -> str:
     return re.sub(r"[\s_-]+", " ", name.casefold()).strip()
 
 
 def _check(found: ConceptMap) -> None:
+    if found.carriers is not None and len(found.carriers[0]) != len(found.names) + 1:
+        raise ValueError(f"carriers must be of {len(found.names)} concepts")
     count, n_latents = len(found.names), found.n_latents
     if not all(isinstance(name, str) and name.strip() for name in found.names):
         raise ValueError("names must be text that is not empty, got one that is not")
@@ -236,7 +281,7 @@ def _check(found: ConceptMap) -> None:
         raise ValueError(f"top must be at least 1 or None, got {found.top}")
     if len(set(found.names)) != count:
         raise ValueError("names must be distinct, got a concept twice")
-    shapes = {"offsets": count + 1, "scores": count, "counts": count}
+    shapes = {"offsets": count + 1} | dict.fromkeys(("scores", "counts", "confidence"), count)
     shapes |= dict.fromkeys(("latents", "weights"), len(found.latents))
     for name, length in shapes.items():
         if getattr(found, name).shape != (length,):

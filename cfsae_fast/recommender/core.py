@@ -8,18 +8,18 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cfsae_fast import ops, steering
 from cfsae_fast.concepts import ConceptMap
 from cfsae_fast.config import CFAEConfig, SAEConfig, TrainConfig
-from cfsae_fast.errors import require_extra
-from cfsae_fast.ids import Id, Ids
+from cfsae_fast.ids import Id
 from cfsae_fast.inference import FoldedTables
 from cfsae_fast.ops import Encoded
-from cfsae_fast.recommender import explaining, inputs, pipeline
+from cfsae_fast.recommender import answers, calibration, explaining, inputs, pipeline
+from cfsae_fast.recommender.answers import Recommendations
 from cfsae_fast.recommender.explaining import Explanation
 from cfsae_fast.recommender.fitted import Fitted, load, save
 from cfsae_fast.recommender.live import LiveProfile
@@ -30,16 +30,6 @@ if TYPE_CHECKING:
 CHUNK = 1024  # users scored at a time: bounds memory at CHUNK * (d + history), never users * items
 
 FOLD_LIMIT = 8 << 30  # bytes that fold() may take unasked
-
-
-class Recommendations(NamedTuple):
-    """Top-N of external ids and their scores: (N,) each for one user, (B, N) for several.
-
-    Best first. Slots that could not be filled hold score -inf, and id -1 or "".
-    """
-
-    ids: np.ndarray
-    scores: np.ndarray
 
 
 class SteerableRecommender:
@@ -245,16 +235,38 @@ class SteerableRecommender:
         request = self._request(users, histories, unknown)
         allowed = inputs.allowed_mask(allow, deny, self.fitted.item_ids)
         turns = steering.per_row(steer, len(request.rows.offsets) - 1)
+        options = {"mode": mode, "exclude_seen": exclude_seen, "allowed": allowed}
+        turns = calibration.settled(self.fitted, request, turns, n, **options)
         parts = []
         for first in range(0, len(turns), CHUNK):
             part = inputs.take(request, first, first + CHUNK)
-            options = {"mode": mode, "exclude_seen": exclude_seen, "allowed": allowed}
             wishes = turns[first : first + CHUNK]
             parts.append(pipeline.answer(self.fitted, part, wishes, n, threads=threads, **options))
-        found = _join(parts, n, self.fitted.item_ids)
+        found = answers.join(parts, n, self.fitted.item_ids)
         if frame:
-            return self._frame(request, found)
+            return answers.frame(self.fitted, request, found)
         return Recommendations(found.ids[0], found.scores[0]) if request.single else found
+
+    def calibrate(
+        self,
+        users: Any = None,
+        concept: str = "",
+        *,
+        share: float,
+        histories: Any = None,
+        n: int = 20,
+        mode: str = "residual",
+    ) -> calibration.Calibrated:
+        """The least boost of `concept` for each user that gives it `share` of their top-n.
+
+        What no boost reaches is said (`reached`), with the best there is. `boost(concept,
+        share=0.3)` in a request does the same, for its own list.
+
+        Raises:
+            UnknownConceptError, ValueError: no such concept, or the model does not know its items.
+        """
+        request = self._request(users, histories, "error")
+        return calibration.calibrate(self.fitted, request, concept, share=share, n=n, mode=mode)
 
     def live(
         self,
@@ -350,6 +362,12 @@ class SteerableRecommender:
         """The concepts one can steer with, those that match `search` where it is given."""
         return self.concept_map.browse(search)
 
+    def find_latents(self, attribute: np.ndarray, *, top: int = 5) -> list[Any]:
+        """The latents that best tell an attribute of items (I,), bool or real: `trust.Found`s."""
+        from cfsae_fast.recommender import trust
+
+        return trust.find_latents(self.fitted, attribute, top=top)
+
     def __repr__(self) -> str:
         if self._fitted is None:
             return "SteerableRecommender(not fitted)"
@@ -370,22 +388,3 @@ class SteerableRecommender:
         if histories is not None:
             return inputs.of_histories(histories, fitted.item_ids, unknown=unknown)
         return inputs.of_users(users, fitted.user_ids, fitted.histories)
-
-    def _frame(self, request: inputs.Request, found: Recommendations) -> Any:
-        polars = require_extra("polars", extra="train", purpose="recommend(frame=True)")
-        fitted = self.fitted
-        row, rank = np.nonzero(np.isfinite(found.scores))
-        names = row if request.users is None else fitted.user_ids[request.users][row]
-        items = found.ids[row, rank]
-        columns = {"user": names, "rank": rank + 1, "item": items}
-        if fitted.titles is not None:
-            columns["title"] = fitted.titles[fitted.item_ids.index(items)]
-        return polars.DataFrame({**columns, "score": found.scores[row, rank]})
-
-
-def _join(parts: list[ops.Recommended], n: int, names: Ids) -> Recommendations:
-    if len(parts) == 1:
-        return Recommendations(names.named(parts[0].ids), parts[0].scores)
-    ids = np.concatenate([part.ids for part in parts]) if parts else np.empty((0, n), np.int32)
-    scores = np.concatenate([part.scores for part in parts]) if parts else np.empty((0, n), "f4")
-    return Recommendations(names.named(ids), scores)

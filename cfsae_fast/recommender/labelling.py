@@ -13,9 +13,11 @@ from cfsae_fast import concepts
 from cfsae_fast.data import OUTSIDE, Tags
 from cfsae_fast.ids import Ids
 from cfsae_fast.ops import Code
+from cfsae_fast.recommender import trust
 from cfsae_fast.recommender.fitted import Fitted
 
 CHUNK = 8192  # items encoded at a time
+LABEL_SEED = 42  # of the halves that test a map
 
 
 def item_codes(fitted: Fitted) -> Code:
@@ -44,6 +46,11 @@ def label(
     found = concepts.build(
         codes, matrix, tags.names, fitted.sae.n_latents, popularity=popularity, **chosen
     )
+    sure = trust.confidence(
+        fitted, codes, matrix, tags.names, seed=LABEL_SEED, popularity=popularity, **chosen
+    )
+    carriers = (matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32))
+    found = replace(found, confidence=sure, carriers=carriers)
     names = concepts.latent_names(codes, matrix, tags.names, fitted.sae.n_latents)
     return replace(fitted, concepts=found, latent_names=names)
 

@@ -138,6 +138,11 @@ class _Builder:
 
     def turn(self, turn: Any) -> None:
         match turn:
+            case Boost(concept, None, _):
+                raise ValueError(
+                    f"boost({concept!r}, share=...) must be asked of recommend() or calibrate(), "
+                    "which find its alpha; here give alpha"
+                )
             case Boost(concept, alpha):
                 self.mixed(*self.target(concept), alpha)
             case Mix(latents, weights, alpha):

@@ -48,10 +48,14 @@ class Boost(Turn):
     """See `boost`."""
 
     concept: Concept
-    alpha: float
+    alpha: float | None
+    share: float | None = None
 
     def __post_init__(self) -> None:
-        _set(self, concept=_concept(self.concept), alpha=_share("alpha", self.alpha))
+        if (self.alpha is None) == (self.share is None):
+            raise ValueError("boost must have alpha or share, and not both")
+        name = "alpha" if self.share is None else "share"
+        _set(self, concept=_concept(self.concept), **{name: _share(name, getattr(self, name))})
 
 
 @dataclass(frozen=True)
@@ -75,16 +79,19 @@ class Only(Turn):
         _set(self, concept=_concept(self.concept))
 
 
-def boost(concept: Concept, alpha: float) -> Boost:
+def boost(concept: Concept, alpha: float | None = None, *, share: float | None = None) -> Boost:
     """Give `concept` the share `alpha` of the code's activation, taking it from everything else.
+
+    share instead of alpha: the least alpha that gives items of the concept this share of the list,
+    found anew for every user (`SteerableRecommender.recommend` and `calibrate`).
 
     alpha in [0, 1]; several boosts of one user may sum to at most 1. A concept is a name of the
     ConceptMap, or an int: that one latent.
 
     Raises:
-        ValueError: alpha is NaN or outside [0, 1].
+        ValueError: alpha or share is NaN or outside [0, 1], or not exactly one is given.
     """
-    return Boost(concept, alpha)
+    return Boost(concept, alpha, share)
 
 
 def suppress(concept: Concept, strength: float = 1.0) -> Suppress:

@@ -64,3 +64,8 @@ def elsa() -> SteerableRecommender:
 @pytest.fixture
 def dataset() -> Dataset:
     return small_dataset()
+
+
+@pytest.fixture
+def planted() -> tuple[SteerableRecommender, Dataset]:
+    return small_model("elsa", "topk"), small_dataset()
