@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from cfsae_fast._version import __version__
-from cfsae_fast.cli import ask, data, demo, doctor, export, fold, judge, serve, train
+from cfsae_fast.cli import ask, data, demo, doctor, experiment, export, fold, judge, serve, train
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -31,6 +31,7 @@ for command in (
     ask.concepts,
     ask.info,
     judge.evaluate,
+    experiment.experiment,
     export.export,
     fold.fold,
     serve.serve,

@@ -13,14 +13,13 @@ from cfsae_fast.evaluation.teaser import Teaser
 from cfsae_fast.evaluation.tradeoff import Steerer
 from cfsae_fast.evaluation.wishes import Wishes
 from cfsae_fast.ops import Rows
-from cfsae_fast.recommender import Fitted, pipeline
+from cfsae_fast.recommender import Fitted, pipeline, probing
 from cfsae_fast.recommender.inputs import Request
 from cfsae_fast.steering import boost
 
 ALPHAS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0)
 RERANK = (0.0, 0.1, 0.2, 0.4, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0)
 TURNS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
-PROBE_RIDGE = 10.0  # times the mean eigenvalue of the items' second moments
 
 
 def knob(
@@ -36,6 +35,23 @@ def knob(
         return _listed(fitted, wishes.inputs, turns, mode, n, seen)
 
     return Steerer(name, strengths, steered)
+
+
+def toward(fitted: Fitted, wishes: Wishes, *, name: str = "toward", n: int = 20) -> Steerer:
+    """`probing.toward` with the model's map: as far for a concept of many latents as of one."""
+    concepts = pipeline.concepts_of(fitted)
+
+    def steered(strength: float, seen: Rows) -> np.ndarray:
+        wished = {
+            at: probing.toward(fitted, concepts, wishes.names[at], strength)
+            if strength and wishes.names[at] in concepts
+            else []
+            for at in np.unique(wishes.tag).tolist()
+        }
+        turns = [wished[at] for at in wishes.tag.tolist()]
+        return _listed(fitted, wishes.inputs, turns, "residual", n, seen)
+
+    return Steerer(name, ALPHAS, steered)
 
 
 def random_latent(
@@ -62,11 +78,7 @@ def mean_item(fitted: Fitted, wishes: Wishes, *, n: int = 20) -> Steerer:
 
 def probe(fitted: Fitted, wishes: Wishes, *, n: int = 20) -> Steerer:
     """Towards the weights of a ridge regression from item embeddings to the known tag."""
-    items = fitted.cfae.encode_items().astype(np.float64)
-    centred = items - items.mean(axis=0)
-    moments = centred.T @ centred
-    moments[np.diag_indices_from(moments)] += PROBE_RIDGE * np.trace(moments) / len(moments)
-    weights = np.linalg.solve(moments, ((wishes.known > 0).astype(np.float64) @ centred).T).T
+    weights = probing.directions(fitted.cfae.encode_items(), wishes.known)
     return _direction("linear probe direction", fitted, wishes, weights, n)
 
 

@@ -1,0 +1,274 @@
+"""Floor 6: a self-contained HTML page of an experiment: tables, curves, latent cards, commands.
+
+Station: after everything. Pictures are inline SVG by matplotlib (extra "report"); the page asks
+nothing of a network. Each picture is also written as PNG and its numbers as CSV, for papers.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from cfsae_fast._version import __version__
+from cfsae_fast.errors import require_extra
+from cfsae_fast.evaluation.experiments.grid import flat
+
+_STYLE = """
+body{font:15px/1.5 system-ui,sans-serif;max-width:70em;margin:2em auto;padding:0 1em;color:#222}
+h1,h2,h3{line-height:1.2} table{border-collapse:collapse;margin:1em 0;font-size:14px}
+td,th{padding:.2em .7em;border-bottom:1px solid #ddd;text-align:right}
+td:first-child,th:first-child{text-align:left} pre{background:#f4f4f4;padding:.7em;overflow:auto}
+.cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(21em,1fr));gap:1em}
+.card{border:1px solid #ccc;border-radius:6px;padding:.8em;font-size:13px}
+.card h3{margin:0} .weak{color:#a60} .no{color:#a00} .reliable{color:#060}
+.lists{display:grid;grid-template-columns:1fr 1fr;gap:.8em} ol{padding-left:1.4em;margin:.3em 0}
+.new{background:#e6f3e6} svg{max-width:100%;height:auto}
+"""
+_RECONSTRUCTION = ("reconstruct", "refined_5", "pursued")
+
+
+def check() -> None:
+    """Raises: MissingExtraError: matplotlib is not installed (extra "report")."""
+    require_extra("matplotlib", extra="report", purpose="writing a report")
+
+
+def write(jobs: list[dict[str, Any]], folder: Path, *, command: str) -> Path:
+    """report.html in `folder`, and figures/*.png and *.csv beside it; its path.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed (extra "report").
+    """
+    check()
+    figures = folder / "figures"
+    figures.mkdir(parents=True, exist_ok=True)
+    _csv(folder / "results.csv", [row for job in jobs for row in flat(job)])
+    parts = [f"<h1>cfsae experiment</h1><p>Made by cfsae_fast {escape(__version__)} with</p>",
+             f"<pre>{escape(command)}</pre>"]  # fmt: skip
+    parts += _reconstruction(jobs, figures)
+    parts += _steering(jobs, figures)
+    parts += _interpretability(jobs)
+    path = folder / "report.html"
+    body = "\n".join(parts)
+    path.write_text(
+        f"<!doctype html><html lang=en><meta charset=utf-8><title>cfsae experiment</title>"
+        f"<style>{_STYLE}</style><body>{body}</body></html>\n",
+        encoding="utf-8",
+    )
+    return path
+
+
+def _reconstruction(jobs: list[dict[str, Any]], figures: Path) -> Iterator[str]:
+    found = [(job, job["results"]["reconstruction"]) for job in jobs if _has(job, "reconstruction")]
+    if not found:
+        return
+    yield "<h2>Reconstruction: what the code alone keeps of nDCG@20</h2>"
+    head = ["model", "base", "kept", "95 % of users", "refined", "pursued", "cosine", "L0",
+            "dead, train"]  # fmt: skip
+    rows = []
+    for job, one in found:
+        plain, sae = one["reconstruct"], one["sae"]
+        rows.append([
+            _name(job), _number(one["base"]["ndcg"]["mean"]), _percent(plain["kept"]),
+            f"{_percent(plain['kept_low'])} to {_percent(plain['kept_high'])}",
+            _percent(one["refined_5"]["kept"]), _percent(one["pursued"]["kept"]),
+            _number(sae["cosine"]), _number(sae["l0"], 1), _percent(sae["dead_share_train"]),
+        ])  # fmt: skip
+    yield _table(head, rows)
+    yield _figure(lambda axes: _kept(axes, found), figures / "kept")
+
+
+def _kept(axes: Any, found: list) -> None:
+    lines: dict[str, list] = {}
+    for job, one in found:
+        cell = job["job_cfg"]["cell"]
+        for way in _RECONSTRUCTION:
+            line = f"{_source(cell)} {cell['model']} {cell['compat']} {way}"
+            lines.setdefault(line, []).append((cell["k"], one[way]["kept"]))
+    for name, points in sorted(lines.items()):
+        by_k = {k: [v for at, v in points if at == k] for k, _ in points}
+        ks = sorted(by_k)
+        style = {"reconstruct": "-o", "refined_5": "--s", "pursued": ":^"}[name.split()[-1]]
+        axes.plot(ks, [sum(by_k[k]) / len(by_k[k]) for k in ks], style, label=name, markersize=4)
+    axes.set_xlabel("k, latents per user")
+    axes.set_ylabel("share of nDCG@20 kept")
+    axes.legend(fontsize=6, loc="center left", bbox_to_anchor=(1, 0.5))
+
+
+def _steering(jobs: list[dict[str, Any]], figures: Path) -> Iterator[str]:
+    found = [job for job in jobs if _has(job, "steering")]
+    if found:
+        yield "<h2>Steering: what it gives and what it costs</h2>"
+    for at, job in enumerate(found):
+        for protocol, one in job["results"]["steering"].items():
+            if not isinstance(one, dict):
+                continue
+            title = f"{_name(job)}, protocol {protocol}: {one['users']} users"
+            yield f"<h3>{escape(title)}</h3>"
+            picture = figures / f"steer-{at}-{protocol}"
+            yield _figure(lambda axes, one=one: _curves(axes, one), picture)
+            head = ["way", "hypervolume", "95 % of users", "over the paper's", "area",
+                    "personal lost where segment doubles"]  # fmt: skip
+            yield _table(head, [_way(name, way) for name, way in one["ways"].items()])
+
+
+def _way(name: str, way: dict[str, Any]) -> list[str]:
+    volume = way["hypervolume"]
+    return [
+        name + (" (told of the concept's items)" if way["sees_truth"] else ""),
+        _number(volume["value"], 4),
+        f"{_number(volume['low'], 4)} to {_number(volume['high'], 4)}",
+        _number(way["hypervolume_over_paper"]["value"], 2),
+        _number(way["area"], 4),
+        _percent(way["cost_of_doubling"]),
+    ]
+
+
+def _curves(axes: Any, one: dict[str, Any]) -> None:
+    for name, way in one["ways"].items():
+        axes.errorbar(
+            way["segment_ndcg"],
+            way["personal_ndcg"],
+            xerr=way["segment_se"],
+            yerr=way["personal_se"],
+            fmt="-o",
+            markersize=3,
+            linewidth=1,
+            elinewidth=0.5,
+            label=name,
+        )
+    axes.set_xlabel("nDCG@20 of the wished concept (segment)")
+    axes.set_ylabel("nDCG@20 of what the user did next (personal)")
+    axes.legend(fontsize=6, loc="center left", bbox_to_anchor=(1, 0.5))
+
+
+def _interpretability(jobs: list[dict[str, Any]]) -> Iterator[str]:
+    found = [
+        (job, job["results"]["interpretability"])
+        for job in jobs
+        if _has(job, "interpretability") and "detection" in job["results"]["interpretability"]
+    ]
+    if not found:
+        return
+    yield "<h2>Concepts: can the names be trusted?</h2>"
+    head = ["model", "concepts", "reading AUC", "shuffled", "knob AUC", "stated", "ECE",
+            "intruder (chance 0.2)", "share under boost, times random"]  # fmt: skip
+    yield _table(head, [_trust(job, one) for job, one in found])
+    for job, one in found[:1]:
+        yield f"<h3>Latent cards: {escape(_name(job))}</h3><div class=cards>"
+        yield from map(_card, one.get("cards", []))
+        yield "</div>"
+
+
+def _trust(job: dict[str, Any], one: dict[str, Any]) -> list[str]:
+    real, null = one["detection"], one["shuffled"]
+    return [
+        _name(job),
+        str(one["concepts"]),
+        _number(real["reading_auc_median"]),
+        _number(null["reading_auc_median"]),
+        _number(real["knob_auc_median"]),
+        _number(real["stated_median"]),
+        _number(real["ece"]),
+        _number(one["intruder"]["accuracy"]),
+        _number(one["intervention"]["share_over_random"], 1),
+    ]
+
+
+def _card(card: dict[str, Any]) -> str:
+    kind = card["verdict"].split()[0]
+    together = ", ".join(
+        f"{escape(x['name'] or '#' + str(x['latent']))} ({x['overlap']:.0%})"
+        for x in card["fires_with"]
+    )
+    new = [
+        f"<li{'' if title in card['before'] else ' class=new'}>{escape(title)}</li>"
+        for title in card["after"]
+    ]
+    return (
+        f"<div class=card><h3>{escape(card['concept'])}</h3>latent {card['latent']}, "
+        f"<span class={escape(kind)}>{escape(card['verdict'])}</span> "
+        f"(confidence {_number(card['confidence'], 2)}, {card['items_with_concept']} items); fires "
+        f"for {_percent(card['fires_for_share_of_users'])} of users"
+        f"<p>Top items: {escape(', '.join(card['top_items']))}</p>{_bars(card['histogram'])}"
+        f"<p>Fires with: {together or 'none'}</p>"
+        f"<div class=lists><div>user {escape(card['user'])} before<ol>"
+        f"{''.join(f'<li>{escape(title)}</li>' for title in card['before'])}</ol></div>"
+        f"<div>boost {card['alpha']:g}<ol>{''.join(new)}</ol></div></div></div>"
+    )
+
+
+def _bars(histogram: dict[str, list[float]]) -> str:
+    """Activations of users, as a small inline picture."""
+    counts = histogram["counts"]
+    if not counts:
+        return ""
+    highest, width = max(*counts, 1), 200 / len(counts)
+    bars = "".join(
+        f'<rect x="{at * width:.1f}" y="{40 - 40 * count / highest:.1f}" width="{width - 1:.1f}" '
+        f'height="{40 * count / highest:.1f}" fill="#58a"/>'
+        for at, count in enumerate(counts)
+    )
+    low, high = histogram["edges"][0], histogram["edges"][-1]
+    return (
+        f'<svg viewBox="0 0 200 54" width="200" role="img" aria-label="activations">{bars}'
+        f'<text x="0" y="52" font-size="9">{low:.2g}</text>'
+        f'<text x="200" y="52" font-size="9" text-anchor="end">{high:.2g}</text></svg>'
+    )
+
+
+def _figure(draw: Any, path: Path) -> str:
+    """Draws once; PNG to `path`, SVG into the page."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    draw(figure.subplots())
+    figure.savefig(path.with_suffix(".png"), dpi=150)
+    text = io.StringIO()
+    figure.savefig(text, format="svg")
+    drawn = text.getvalue()
+    return drawn[drawn.index("<svg") :]
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    top = "".join(f"<th>{escape(one)}</th>" for one in head)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{escape(one)}</td>" for one in row) + "</tr>" for row in rows
+    )
+    return f"<table><tr>{top}</tr>{body}</table>"
+
+
+def _csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else ["metric"])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _has(job: dict[str, Any], experiment: str) -> bool:
+    return "skipped" not in job["results"].get(experiment, {"skipped": True})
+
+
+def _name(job: dict[str, Any]) -> str:
+    cell = job["job_cfg"]["cell"]
+    return (
+        f"{_source(cell)} {cell['model']} d={cell['d']} L={cell['n_latents']} k={cell['k']} "
+        f"{cell['loss']} {cell['compat']} seed={cell['seed']}"
+    )
+
+
+def _source(cell: dict[str, Any]) -> str:
+    return cell["data"].partition(":")[0]
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{value:.1%}"
