@@ -213,14 +213,19 @@ def explain(
 def concepts(model: Path, search: str | None, limit: int, as_json: bool) -> None:
     """The concepts one can steer with."""
     found = SteerableRecommender.load(model).concepts(search)
-    rows = [one._asdict() for one in found[:limit]]
+    rows = [{**one._asdict(), "verdict": one.verdict} for one in found[:limit]]
+    for one in rows:
+        one["confidence"] = one["confidence"] if np.isfinite(one["confidence"]) else None
     if as_json:
         print_json(rows)
         return
     shown = [
-        [x["name"], x["n_items"], ", ".join(f"#{latent}" for latent in x["latents"])] for x in rows
-    ]
-    table(f"{len(found)} concepts", ["concept", "items", "latents"], shown)
+        [x["name"], x["n_items"], x["verdict"], x["confidence"],
+         ", ".join(f"#{latent}" for latent in x["latents"])]
+        for x in rows
+    ]  # fmt: skip
+    columns = ["concept", "items", "knob", "confidence", "latents"]
+    table(f"{len(found)} concepts", columns, shown)
 
 
 @click.command()
