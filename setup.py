@@ -36,7 +36,7 @@ def choose_cuda() -> tuple[bool, str]:
         return True, "CFSAE_CUDA=1"
     if nvcc is None:
         return False, "nvcc was not found on PATH"
-    return True, f"compiled by {nvcc}, not yet reached from Python"
+    return True, f"compiled by {nvcc}"
 
 
 def tool(name: str) -> str:

@@ -198,13 +198,31 @@ const char* name_of(Isa isa);
 
 // The same ops on the device: every pointer inside the views is a device pointer. Nothing waits and
 // nothing is allocated: an op queues its kernels on the stream (it can be captured in a graph), and
-// those that need scratch take a workspace of as many bytes as <op>_bytes says, aligned to 256.
+// those that need scratch take a workspace of as many bytes as <op>_bytes says, aligned to 256. An
+// id that is out of range, which nobody could report without waiting, counts as padding.
 namespace cuda {
 
 struct Execution {
   void* stream = nullptr;  // a cudaStream_t
   void* workspace = nullptr;
 };
+
+// Makes a device the calling thread's current one; the one before comes back when the guard goes.
+class DeviceGuard {
+ public:
+  explicit DeviceGuard(int device);
+  ~DeviceGuard();
+  DeviceGuard(const DeviceGuard&) = delete;
+  DeviceGuard& operator=(const DeviceGuard&) = delete;
+  bool is_set() const { return is_set_; }
+
+ private:
+  int before_ = 0, device_;
+  bool is_set_ = false;
+};
+
+// What this thread's last failed launch, or guard, said.
+const char* failure();
 
 // Of the products of topk_encode and recommend. kExact: tensor cores find candidates, which are
 // rescored in fp32; a bound proves that none is missing, or the row is scanned again in fp32.
@@ -213,7 +231,7 @@ enum class Precision { kFp32, kExact, kTf32 };
 Status encode_rows(const RowsView& rows, const Matrix& weight, const float* bias, float* out,
                    const Execution& execution);
 
-// n_entries = offsets[n_rows] - offsets[0], which only the device could read.
+// n_entries: the length of rows.items, of which the offsets may leave some out.
 int64_t encode_rows_backward_bytes(int64_t n_entries, int64_t n_items);
 Status encode_rows_backward(const RowsView& rows, int64_t n_entries, const Matrix& weight,
                             const Matrix& grad, float* grad_weight, float* grad_bias,

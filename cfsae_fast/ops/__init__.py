@@ -22,6 +22,7 @@ from cfsae_fast.ops.folded import (
     folded_turn,
 )
 from cfsae_fast.ops.functions import (
+    PRECISIONS,
     encode_rows,
     recommend,
     sparse_decode,
@@ -34,6 +35,7 @@ from cfsae_fast.ops.settings import build_info, force_isa, get_threads, set_thre
 
 __all__ = [
     "PADDING",
+    "PRECISIONS",
     "Code",
     "Encoded",
     "FoldedSide",

@@ -11,12 +11,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cfsae_fast.ops import engine
 from cfsae_fast.ops.containers import Code, Encoded, Rows, Stats
 from cfsae_fast.ops.tensors import (
     array_of,
     as_tensor,
     as_tensors,
+    engine_of,
+    exactness,
     fakes,
     only,
     or_zeros,
@@ -38,7 +39,9 @@ from cfsae_fast.ops.tensors import (
 )
 def _encode_rows(offsets, items, values, weight, bias, threads):
     rows = Rows(array_of(offsets), array_of(items), array_of(values))
-    return tensor_of(engine.encode_rows(rows, array_of(weight), array_of(bias), threads=threads))
+    return tensor_of(
+        engine_of(weight).encode_rows(rows, array_of(weight), array_of(bias), threads=threads)
+    )
 
 
 @_encode_rows.register_fake
@@ -57,7 +60,7 @@ def _(offsets, items, values, weight, bias, threads):
 def _encode_rows_backward(offsets, items, values, weight, grad, wanted, threads):
     rows = Rows(array_of(offsets), array_of(items), array_of(values))
     return tensors_of(
-        engine.encode_rows_backward(
+        engine_of(weight).encode_rows_backward(
             rows, array_of(weight), array_of(grad), wanted=tuple(wanted), threads=threads
         )
     )
@@ -98,18 +101,20 @@ def encode_rows(
     mutates_args=(),
     schema=(
         "(Tensor embedding, Tensor encoder, Tensor bias, Tensor centre, int k, bool "
-        "standardize, int threads) -> (Tensor, Tensor, Tensor, Tensor)"
+        "standardize, int threads, str precision='exact') -> (Tensor, Tensor, Tensor, Tensor)"
     ),
 )
-def _topk_encode(embedding, encoder, bias, centre, k, standardize, threads):
+def _topk_encode(embedding, encoder, bias, centre, k, standardize, threads, precision="exact"):
     arrays = map(array_of, (embedding, encoder, bias, centre))
-    code, stats = engine.topk_encode(*arrays, k, standardize=standardize, threads=threads)
+    code, stats = engine_of(embedding).topk_encode(
+        *arrays, k, standardize=standardize, threads=threads, **exactness(embedding, precision)
+    )
     mean, std = stats or (None, None)
     return tensors_of((code.values, mean, std, code.indices))  # a float first: opcheck sums them
 
 
 @_topk_encode.register_fake
-def _(embedding, encoder, bias, centre, k, standardize, threads):
+def _(embedding, encoder, bias, centre, k, standardize, threads, precision="exact"):
     n = embedding.shape[0]
     mean, std = fakes(embedding, ((n,), (n,)), (standardize, standardize))
     indices = embedding.new_empty((n, k), dtype=torch.int32)
@@ -143,7 +148,7 @@ def _topk_encode_backward(
     grad_stats = Stats(array_of(grad_mean), array_of(grad_std)) if standardize else None
     arrays = map(array_of, (embedding, encoder, centre, indices))
     return tensors_of(
-        engine.topk_encode_backward(
+        engine_of(embedding).topk_encode_backward(
             *arrays, stats, array_of(grad_values), grad_stats, wanted=tuple(wanted), threads=threads
         )
     )
@@ -157,7 +162,7 @@ def _(embedding, encoder, centre, *rest):
 
 
 def _keep_for_topk_encode(ctx, inputs, output):
-    embedding, encoder, _, centre, _, ctx.standardize, ctx.threads = inputs
+    embedding, encoder, _, centre, _, ctx.standardize, ctx.threads, _ = inputs
     _, mean, std, indices = output
     ctx.mark_non_differentiable(indices)
     ctx.save_for_backward(embedding, encoder, centre, indices, mean, std)
@@ -175,7 +180,7 @@ def _topk_encode_autograd(ctx, grad_values, grad_mean, grad_std, _):
         ctx.standardize,
         ctx.threads,
     )
-    return (*only(grads, wanted), None, None, None)
+    return (*only(grads, wanted), None, None, None, None)
 
 
 _topk_encode.register_autograd(_topk_encode_autograd, setup_context=_keep_for_topk_encode)
@@ -189,10 +194,11 @@ def topk_encode(
     k: int,
     *,
     standardize: bool = True,
+    precision: str = "exact",
     threads: int = 0,
 ) -> Encoded:
     arrays = map(as_tensor, (embedding, encoder, bias, centre))
-    values, mean, std, indices = _topk_encode(*arrays, k, standardize, threads)
+    values, mean, std, indices = _topk_encode(*arrays, k, standardize, threads, precision)
     return Encoded(Code(indices, values), Stats(mean, std) if standardize else None)
 
 
@@ -210,7 +216,7 @@ def topk_encode(
 def _sparse_decode(indices, values, dictionary, bias, mean, std, threads):
     code = Code(array_of(indices), array_of(values))
     return tensor_of(
-        engine.sparse_decode(
+        engine_of(dictionary).sparse_decode(
             code, array_of(dictionary), array_of(bias), stats_of(mean, std), threads=threads
         )
     )
@@ -233,7 +239,7 @@ def _(indices, values, dictionary, bias, mean, std, threads):
 def _sparse_decode_backward(indices, values, dictionary, bias, mean, std, grad, wanted, threads):
     code = Code(array_of(indices), array_of(values))
     return tensors_of(
-        engine.sparse_decode_backward(
+        engine_of(dictionary).sparse_decode_backward(
             code, array_of(dictionary), array_of(bias), stats_of(mean, std), array_of(grad),
             wanted=tuple(wanted), threads=threads,
         )

@@ -5,8 +5,12 @@ Station: all arrows from `CSR -> CFAE.encode` to `scores -> top-N`, one function
 What each op means stands in `cfsae_fast.reference`, in a few lines of PyTorch. Common to all:
 float32 values, int32 indices, int64 offsets; arguments are never changed; threads=0 means
 get_threads(), and the thread count never changes a result. Wrong dtypes raise TypeError, wrong
-shapes and indices out of range ValueError, tensors that are not on the CPU NotImplementedError.
-With torch tensors, arrays among the arguments are taken as tensors.
+shapes and indices out of range ValueError; tensors on CUDA a NotImplementedError where the engine
+was built without kernels. With torch tensors, arrays among the arguments are taken as tensors.
+
+On CUDA everything is queued on the current stream, and all arguments lie on one device, but for
+knobs, which are best left on the CPU. What only the device could read is not checked: an id out of
+range counts as padding there, and `checked()` makes it an error again.
 """
 
 from __future__ import annotations
@@ -19,6 +23,11 @@ import numpy as np
 from cfsae_fast.ops import engine
 from cfsae_fast.ops.containers import Array, Code, Encoded, Knobs, Recommended, Rows, Stats
 from cfsae_fast.ops.screens import Screen
+
+# How CUDA multiplies queries with rows. exact: on tensor cores, and what is not proven there again
+# in fp32, so that the answer is fp32's; fp32: on the cores; tf32: on tensor cores, unproven: near
+# ties may fall the other way, which training does not mind.
+PRECISIONS = ("exact", "fp32", "tf32")
 
 
 def encode_rows(rows: Rows, weight: Array, bias: Array | None = None, *, threads: int = 0) -> Array:
@@ -38,6 +47,7 @@ def topk_encode(
     k: int,
     *,
     standardize: bool = True,
+    precision: str = "exact",
     screen: Screen | None = None,
     threads: int = 0,
 ) -> Encoded:
@@ -47,12 +57,13 @@ def topk_encode(
     standardize=False: u = embedding, stats None. A NaN is never kept; the (B, L) product is never
     stored. embedding (B, d); encoder (L, d); bias (L,); centre (d,); k in [1, L] -> code (B, k),
     stats (B,). Differentiable in all four arrays through code.values, stats.mean and stats.std.
+    precision: what tensors on CUDA are multiplied in (see PRECISIONS); the CPU is always exact.
     screen: Screen(encoder), to go faster where many calls share an encoder (numpy only).
     """
     home = _home("autograd", embedding=embedding)
     return home.topk_encode(
-        embedding, encoder, bias, centre, k,
-        standardize=standardize, threads=threads, **_screen(screen, home),
+        embedding, encoder, bias, centre, k, standardize=standardize, threads=threads,
+        **_precision(precision, home), **_screen(screen, home),
     )  # fmt: skip
 
 
@@ -116,6 +127,7 @@ def recommend(
     bias: Array | None = None,
     seen: Rows | None = None,
     allowed: Array | None = None,
+    precision: str = "exact",
     screen: Screen | None = None,
     threads: int = 0,
 ) -> Recommended:
@@ -125,13 +137,20 @@ def recommend(
     returned; where fewer than n remain, ids are -1 and scores -inf. The (B, I) scores are never
     stored. embedding (B, d); items (I, d); bias (I,); allowed (I,) bool or uint8; n >= 1, above I
     too -> ids (B, n), scores (B, n). Not differentiable.
+    precision: what tensors on CUDA are multiplied in (see PRECISIONS); the CPU is always exact.
     screen: Screen(items), to go faster where many calls share the items (numpy only).
     """
     home = _home("serving", embedding=embedding)
     return home.recommend(
-        embedding, items, n,
-        bias=bias, seen=seen, allowed=allowed, threads=threads, **_screen(screen, home),
+        embedding, items, n, bias=bias, seen=seen, allowed=allowed, threads=threads,
+        **_precision(precision, home), **_screen(screen, home),
     )  # fmt: skip
+
+
+def _precision(precision: str, home: ModuleType) -> dict[str, str]:
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {PRECISIONS}, got {precision!r}")
+    return {} if home is engine else {"precision": precision}
 
 
 def _screen(screen: Screen | None, home: ModuleType) -> dict[str, Screen]:

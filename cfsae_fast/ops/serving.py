@@ -8,9 +8,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cfsae_fast.ops import engine
 from cfsae_fast.ops.containers import Code, Knobs, Recommended, Rows, Stats
-from cfsae_fast.ops.tensors import array_of, as_tensor, as_tensors, stats_of, tensor_of, tensors_of
+from cfsae_fast.ops.tensors import (
+    array_of,
+    as_tensor,
+    as_tensors,
+    engine_of,
+    exactness,
+    stats_of,
+    tensor_of,
+    tensors_of,
+)
 
 
 @torch.library.custom_op(
@@ -24,7 +32,7 @@ from cfsae_fast.ops.tensors import array_of, as_tensor, as_tensors, stats_of, te
 def _steer(indices, values, offsets, latents, weights, kinds, n_latents, threads):
     code = Code(array_of(indices), array_of(values))
     knobs = Knobs(*map(array_of, (offsets, latents, weights, kinds)))
-    return tensors_of(engine.steer(code, knobs, n_latents=n_latents, threads=threads))
+    return tensors_of(engine_of(indices).steer(code, knobs, n_latents=n_latents, threads=threads))
 
 
 @_steer.register_fake
@@ -65,7 +73,7 @@ def _steer_decode(
     code = Code(array_of(indices), array_of(values))
     knobs = Knobs(*map(array_of, (offsets, latents, weights, kinds)))
     return tensor_of(
-        engine.steer_decode(
+        engine_of(embedding).steer_decode(
             array_of(embedding), code, knobs, array_of(dictionary), array_of(bias),
             stats_of(mean, std), mode=mode, threads=threads,
         )
@@ -97,14 +105,17 @@ def steer_decode(
     mutates_args=(),
     schema=(
         "(Tensor embedding, Tensor items, int n, Tensor? bias, Tensor? seen_offsets, Tensor? "
-        "seen_items, Tensor? allowed, int threads) -> (Tensor, Tensor)"
+        "seen_items, Tensor? allowed, int threads, str precision='exact') -> (Tensor, Tensor)"
     ),
 )
-def _recommend(embedding, items, n, bias, seen_offsets, seen_items, allowed, threads):
+def _recommend(
+    embedding, items, n, bias, seen_offsets, seen_items, allowed, threads, precision="exact"
+):
     seen = None if seen_offsets is None else Rows(array_of(seen_offsets), array_of(seen_items))
-    found = engine.recommend(
+    found = engine_of(embedding).recommend(
         array_of(embedding), array_of(items), n,
         bias=array_of(bias), seen=seen, allowed=array_of(allowed), threads=threads,
+        **exactness(embedding, precision),
     )  # fmt: skip
     return tensors_of(found)
 
@@ -123,11 +134,13 @@ def recommend(
     bias: Tensor | None = None,
     seen: Rows | None = None,
     allowed: Tensor | None = None,
+    precision: str = "exact",
     threads: int = 0,
 ) -> Recommended:
     embedding, items, bias, allowed = _detached(embedding, items, bias, allowed)
     seen_offsets, seen_items = as_tensors(seen[:2]) if seen is not None else (None, None)
-    found = _recommend(embedding, items, n, bias, seen_offsets, seen_items, allowed, threads)
+    arguments = (embedding, items, n, bias, seen_offsets, seen_items, allowed, threads)
+    found = _recommend(*arguments, precision)
     return Recommended(*found)
 
 

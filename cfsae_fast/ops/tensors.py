@@ -5,17 +5,27 @@ Station: none of its own; the torch half of the ops stands on it.
 
 from __future__ import annotations
 
+from types import ModuleType
+
 import numpy as np
 import torch
 from torch import Tensor
 
+from cfsae_fast.ops import device, engine
 from cfsae_fast.ops.containers import Stats
 
 
-def array_of(tensor: Tensor | np.ndarray | None) -> np.ndarray | None:
-    """The tensor's memory as an array."""
+def engine_of(tensor: Tensor) -> ModuleType:
+    """The module whose ops answer for this tensor: `device`, or `engine` for the CPU."""
+    return device if device.serves(tensor) else engine
+
+
+def array_of(tensor: Tensor | np.ndarray | None) -> np.ndarray | Tensor | None:
+    """The tensor's memory as an array; one on a device stays a tensor, contiguous."""
     if tensor is None or isinstance(tensor, np.ndarray):
         return tensor
+    if device.serves(tensor):
+        return tensor.detach().contiguous()
     if tensor.device.type != "cpu":
         raise NotImplementedError(
             f"tensors must be on the CPU, got {tensor.device}: this build of the engine has no "
@@ -26,6 +36,11 @@ def array_of(tensor: Tensor | np.ndarray | None) -> np.ndarray | None:
     return tensor.detach().contiguous().numpy()
 
 
+def exactness(tensor: Tensor, precision: str) -> dict[str, str]:
+    """The argument that only the device's ops have."""
+    return {"precision": precision} if device.serves(tensor) else {}
+
+
 def as_tensor(array: Tensor | np.ndarray | None) -> Tensor | None:
     return None if array is None else torch.as_tensor(array)
 
@@ -34,13 +49,17 @@ def as_tensors(container) -> tuple[Tensor | None, ...]:
     return tuple(map(as_tensor, container))
 
 
-def tensor_of(array: np.ndarray | None) -> Tensor:
-    """None, which a custom op cannot return, becomes an empty tensor."""
-    return torch.empty(0) if array is None else torch.from_numpy(array)
+def tensor_of(array: np.ndarray | Tensor | None, like: torch.device | None = None) -> Tensor:
+    """None, which a custom op cannot return, becomes an empty tensor on the device `like`."""
+    if isinstance(array, Tensor):
+        return array
+    return torch.empty(0, device=like) if array is None else torch.from_numpy(array)
 
 
 def tensors_of(arrays) -> tuple[Tensor, ...]:
-    return tuple(map(tensor_of, arrays))
+    arrays = tuple(arrays)
+    like = next((one.device for one in arrays if isinstance(one, Tensor)), None)
+    return tuple(tensor_of(one, like) for one in arrays)
 
 
 def stats_of(mean: Tensor | None, std: Tensor | None) -> Stats | None:

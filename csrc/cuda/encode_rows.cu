@@ -8,6 +8,7 @@ namespace cfsae::cuda {
 Status encode_rows(const RowsView& rows, const Matrix& weight, const float* bias, float* out,
                    const Execution& execution) {
   return gather({weight.data,
+                 weight.n_rows,
                  weight.dim,
                  rows.n_rows,
                  rows.offsets,
@@ -39,6 +40,7 @@ Status encode_rows_backward(const RowsView& rows, int64_t n_entries, const Matri
         by_item, stream);
     if (status != Status::kOk) return status;
     status = gather({grad.data,
+                     grad.n_rows,
                      grad.dim,
                      weight.n_rows,
                      by_item.starts,
@@ -54,8 +56,8 @@ Status encode_rows_backward(const RowsView& rows, int64_t n_entries, const Matri
     status = column_sums(grad, nullptr, 1.0f, grad_bias, stream);
   }
   if (grad_values == nullptr || status != Status::kOk) return status;
-  return products({weight.data, grad.data, grad.dim, rows.n_rows, rows.offsets, 0, rows.items,
-                   nullptr, grad_values},
+  return products({weight.data, grad.data, weight.n_rows, grad.dim, rows.n_rows, rows.offsets, 0,
+                   rows.items, nullptr, grad_values},
                   stream);
 }
 

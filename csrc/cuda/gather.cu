@@ -48,7 +48,7 @@ __global__ void __launch_bounds__(kThreads) gather_kernel(Gather g) {
 #pragma unroll 4
   for (int64_t j = first; j < last; ++j) {
     const int64_t id = g.ids[j];
-    if (id == kPadding) continue;
+    if (!is_row(id, g.n_table)) continue;
     const float weight = g.weights == nullptr ? 1.0f : g.weights[j];
     const Vector<kVector> row = load<kVector>(g.table + id * g.dim + column);
     for (int v = 0; v < kVector; ++v) sum.at[v] += weight * row.at[v];
@@ -69,7 +69,7 @@ __global__ void __launch_bounds__(kProductThreads) products_kernel(Products p) {
     const int64_t id = p.ids[j];  // the same for the whole warp
     const float scale = p.scale == nullptr ? 1.0f : p.scale[b];
     const float dot =
-        id == kPadding ? 0.0f : warp_dot(p.table + id * p.dim, p.queries + b * p.dim, p.dim);
+        is_row(id, p.n_table) ? warp_dot(p.table + id * p.dim, p.queries + b * p.dim, p.dim) : 0.0f;
     if (lane == 0) p.out[j] = scale * dot;
   }
 }

@@ -26,9 +26,11 @@ __global__ void __launch_bounds__(kThreads)
     start_kernel(Entries entries, uint32_t* keys, uint32_t* order) {
   const int64_t j = int64_t{blockIdx.x} * kThreads + threadIdx.x;
   if (j >= entries.n) return;
-  const int64_t first = entries.offsets == nullptr ? 0 : entries.offsets[0];
-  const int32_t target = entries.targets[first + j];
-  keys[j] = target < 0 ? static_cast<uint32_t>(entries.n_targets) : static_cast<uint32_t>(target);
+  const bool outside = entries.offsets != nullptr &&
+                       (j < entries.offsets[0] || j >= entries.offsets[entries.n_rows]);
+  const uint32_t target = static_cast<uint32_t>(entries.targets[j]);
+  const uint32_t none = static_cast<uint32_t>(entries.n_targets);
+  keys[j] = outside || target > none ? none : target;
   order[j] = static_cast<uint32_t>(j);
 }
 
@@ -53,14 +55,14 @@ struct ScanSums {
   uint32_t of[kWarps];
 };
 
-// Exclusive sums of all counts in place; one block, 256 at a time with a carry.
+// Exclusive sums of all counts in place; one block, 256 at a time with a carry. n: tiles of 256.
 __global__ void __launch_bounds__(kThreads) scan_kernel(uint32_t* counts, int64_t n) {
   ScanSums& sums = block_shared<ScanSums>();
   const int lane = threadIdx.x % kWarpSize, warp = threadIdx.x / kWarpSize;
   uint32_t carry = 0;
   for (int64_t first = 0; first < n; first += kThreads) {
     const int64_t i = first + threadIdx.x;
-    const uint32_t own = i < n ? counts[i] : 0;
+    const uint32_t own = counts[i];
     uint32_t sum = own;
     for (int step = 1; step < kWarpSize; step *= 2) {
       const uint32_t below = __shfl_up_sync(kAllLanes, sum, step);
@@ -73,7 +75,7 @@ __global__ void __launch_bounds__(kThreads) scan_kernel(uint32_t* counts, int64_
       if (w < warp) before += sums.of[w];
       carry += sums.of[w];
     }
-    if (i < n) counts[i] = before + sum - own;
+    counts[i] = before + sum - own;
     __syncthreads();  // before the sums are written again
   }
 }
@@ -133,7 +135,7 @@ __global__ void __launch_bounds__(kThreads)
     entries_kernel(Entries entries, const uint32_t* order, int32_t* rows, float* weights) {
   const int64_t p = int64_t{blockIdx.x} * kThreads + threadIdx.x;
   if (p >= entries.n) return;
-  const int64_t j = order[p] + (entries.offsets == nullptr ? 0 : entries.offsets[0]);
+  const int64_t j = order[p];
   const int64_t row = row_of(entries, j);
   const float value = entries.values == nullptr ? 1.0f : entries.values[j];
   rows[p] = static_cast<int32_t>(row);

@@ -7,9 +7,9 @@
 
 namespace cfsae::cuda {
 
-struct Entries {  // entry j: row, target (negative: skipped) and weight
+struct Entries {  // entry j: row, target (out of range: skipped) and weight
   int64_t n, n_targets;
-  const int64_t* offsets;  // of n_rows rows; null: row j / width
+  const int64_t* offsets;  // of n_rows rows, outside: skipped; null: row j / width
   int64_t n_rows, width;
   const int32_t* targets;
   const float* values;  // null: 1

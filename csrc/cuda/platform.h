@@ -18,6 +18,8 @@
 
 namespace cfsae::cuda {
 
+inline thread_local const char* last_failure = "";
+
 struct Grid {
   int64_t x, y;
   int threads;
@@ -31,6 +33,16 @@ struct Exactly {  // an argument that is not deduced: it converts to the kernel'
 
 #if defined(__CUDACC__)
 
+inline Status status_of(cudaError_t error) {
+  if (error == cudaSuccess) return Status::kOk;
+  cudaGetLastError();  // not sticky: the next launch starts clean
+  last_failure = cudaGetErrorString(error);
+  return error == cudaErrorMemoryAllocation ? Status::kOutOfMemory : Status::kLaunchFailed;
+}
+
+inline Status current_device(int& device) { return status_of(cudaGetDevice(&device)); }
+inline Status set_device(int device) { return status_of(cudaSetDevice(device)); }
+
 template <typename... Parameters>
 Status launch(void (*kernel)(Parameters...), const Grid& grid, void* stream,
               typename Exactly<Parameters>::Type... arguments) {
@@ -38,19 +50,17 @@ Status launch(void (*kernel)(Parameters...), const Grid& grid, void* stream,
   if (grid.x == 0 || grid.y == 0) return Status::kOk;  // an empty grid is a launch error
   if (grid.x > 0x7fffffff || grid.y > 65535) return Status::kTooLarge;
   const auto* const function = reinterpret_cast<const void*>(kernel);
-  if (grid.shared_bytes > kWithoutAsking &&
-      cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                           static_cast<int>(grid.shared_bytes)) != cudaSuccess) {
-    return Status::kLaunchFailed;
+  if (grid.shared_bytes > kWithoutAsking) {
+    const Status allowed =
+        status_of(cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                       static_cast<int>(grid.shared_bytes)));
+    if (allowed != Status::kOk) return allowed;
   }
   void* pointers[] = {static_cast<void*>(&arguments)...};
   const dim3 blocks(static_cast<unsigned>(grid.x), static_cast<unsigned>(grid.y));
-  const cudaError_t error =
-      cudaLaunchKernel(function, blocks, dim3(static_cast<unsigned>(grid.threads)), pointers,
-                       static_cast<size_t>(grid.shared_bytes), static_cast<cudaStream_t>(stream));
-  if (error == cudaSuccess) return Status::kOk;
-  cudaGetLastError();  // not sticky: the next launch starts clean
-  return error == cudaErrorMemoryAllocation ? Status::kOutOfMemory : Status::kLaunchFailed;
+  return status_of(cudaLaunchKernel(function, blocks, dim3(static_cast<unsigned>(grid.threads)),
+                                    pointers, static_cast<size_t>(grid.shared_bytes),
+                                    static_cast<cudaStream_t>(stream)));
 }
 
 // The block's one object of type T in shared memory, unwritten.
@@ -84,16 +94,27 @@ __device__ __forceinline__ void store4(float* to, float4 value) {
 
 #else
 
+inline Status status_of(emulator::Outcome outcome) {
+  if (outcome == emulator::Outcome::kDone) return Status::kOk;
+  last_failure = "refused by the emulated device";
+  return outcome == emulator::Outcome::kOutOfMemory ? Status::kOutOfMemory : Status::kLaunchFailed;
+}
+
+inline Status current_device(int& device) {
+  device = emulator::settings().device;
+  return Status::kOk;
+}
+inline Status set_device(int device) { return status_of(emulator::set_device(device)); }
+
 template <typename... Parameters>
 Status launch(void (*kernel)(Parameters...), const Grid& grid, void*,
               typename Exactly<Parameters>::Type... arguments) {
   if (grid.x == 0 || grid.y == 0) return Status::kOk;
   if (grid.x > 0x7fffffff || grid.y > 65535) return Status::kTooLarge;
   const dim3 blocks(static_cast<unsigned>(grid.x), static_cast<unsigned>(grid.y));
-  const bool started =
-      emulator::launch(blocks, dim3(static_cast<unsigned>(grid.threads)),
-                       static_cast<size_t>(grid.shared_bytes), [&] { kernel(arguments...); });
-  return started ? Status::kOk : Status::kLaunchFailed;
+  return status_of(emulator::launch(blocks, dim3(static_cast<unsigned>(grid.threads)),
+                                    static_cast<size_t>(grid.shared_bytes),
+                                    [&] { kernel(arguments...); }));
 }
 
 template <typename T>

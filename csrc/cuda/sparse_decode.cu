@@ -58,6 +58,7 @@ Status dictionary_grad(const CodeView& code, const Matrix& dictionary, const flo
                               by_latent, stream);
   if (status != Status::kOk) return status;
   return gather({grad.data,
+                 grad.n_rows,
                  grad.dim,
                  dictionary.n_rows,
                  by_latent.starts,
@@ -74,8 +75,8 @@ Status dictionary_grad(const CodeView& code, const Matrix& dictionary, const flo
 
 Status sparse_decode(const CodeView& code, const Matrix& dictionary, const float* bias,
                      const StatsView& stats, float* out, const Execution& execution) {
-  return gather({dictionary.data, dictionary.dim, code.n_rows, nullptr, code.k, code.indices,
-                 code.values, bias, stats, out},
+  return gather({dictionary.data, dictionary.n_rows, dictionary.dim, code.n_rows, nullptr, code.k,
+                 code.indices, code.values, bias, stats, out},
                 execution.stream);
 }
 
@@ -92,8 +93,8 @@ Status sparse_decode_backward(const CodeView& code, const Matrix& dictionary, co
   const bool wants_stats = grads.mean != nullptr || grads.std != nullptr;
   Status status = Status::kOk;
   if (grads.values != nullptr || wants_stats) {
-    status = products({dictionary.data, grad.data, grad.dim, code.n_rows, nullptr, code.k,
-                       code.indices, nullptr, to_values},
+    status = products({dictionary.data, grad.data, dictionary.n_rows, grad.dim, code.n_rows,
+                       nullptr, code.k, code.indices, nullptr, to_values},
                       stream);
   }
   if (wants_stats && status == Status::kOk) {

@@ -53,8 +53,9 @@ __global__ void __launch_bounds__(kThreads) steer_decode_kernel(Injection in, in
   }
   for (int p = 0; p < slots.n && slots.keys[p] != kNoKey; ++p) {
     const float weight = slots.weights[p];
-    if (weight == 0.0f) continue;
-    const float* const atom = in.dictionary.data + int64_t{latent_of(slots.keys[p])} * dim;
+    const int64_t latent = latent_of(slots.keys[p]);
+    if (weight == 0.0f || latent < 0 || latent >= in.dictionary.n_rows) continue;
+    const float* const atom = in.dictionary.data + latent * dim;
     for (int i = 0; i < kColumns; ++i) {
       const int64_t c = first + i * kThreads;
       if (c < dim) sums[i] += weight * atom[c];

@@ -107,6 +107,7 @@ Status encoder_grads(const Matrix& embedding, const Matrix& encoder, const float
   status = centre_rows(embedding, stats, centre, plan.centred, stream);
   if (status != Status::kOk) return status;
   return gather({plan.centred,
+                 embedding.n_rows,
                  encoder.dim,
                  encoder.n_rows,
                  plan.by_latent.starts,
@@ -161,9 +162,18 @@ Status topk_encode_backward(const Matrix& embedding, const Matrix& encoder, cons
   float* const du = grads.embedding == nullptr ? plan.du : grads.embedding;
   Status status = Status::kOk;
   if (grads.embedding != nullptr || grads.centre != nullptr) {
-    status =
-        gather({encoder.data, dim, n, nullptr, code.k, code.indices, grads.values, nullptr, {}, du},
-               stream);
+    status = gather({encoder.data,
+                     encoder.n_rows,
+                     dim,
+                     n,
+                     nullptr,
+                     code.k,
+                     code.indices,
+                     grads.values,
+                     nullptr,
+                     {},
+                     du},
+                    stream);
   }
   if ((grads.encoder != nullptr || grads.bias != nullptr) && status == Status::kOk) {
     status = encoder_grads(embedding, encoder, centre, code, stats, grads, plan, stream);

@@ -4,6 +4,7 @@
 #include <pybind11/stl.h>
 
 #include "python/checks.h"
+#include "python/device_ops.h"
 #include "python/folded.h"
 #include "python/training.h"
 
@@ -198,6 +199,7 @@ py::dict build_info() {
 
 PYBIND11_MODULE(_C, m) {
   namespace door = cfsae::door;
+  namespace py = pybind11;
   m.doc() = "The engine of cfsae_fast; call it through cfsae_fast.ops.";
   m.def("encode_rows", door::encode_rows);
   m.def("encode_rows_backward", door::encode_rows_backward);
@@ -214,5 +216,9 @@ PYBIND11_MODULE(_C, m) {
   m.def("has_screens", cfsae::cpu::has_screens);
   door::add_folded(m);
   door::add_training(m);
+#if CFSAE_CUDA
+  py::module_ on_device = m.def_submodule("cuda");
+  door::add_device_ops(on_device);
+#endif
   m.def("build_info", door::build_info);
 }

@@ -10,14 +10,6 @@ namespace {
 
 std::string text(const py::dtype& dtype) { return py::str(dtype).cast<std::string>(); }
 
-std::string shape_text(const std::vector<int64_t>& shape) {
-  std::string out = "(";
-  for (size_t i = 0; i < shape.size(); ++i) {
-    out += (i > 0 ? ", " : "") + (shape[i] == kAny ? std::string("any") : std::to_string(shape[i]));
-  }
-  return out + (shape.size() == 1 ? ",)" : ")");
-}
-
 bool fits(const py::array& array, const std::vector<int64_t>& shape) {
   if (array.ndim() != static_cast<py::ssize_t>(shape.size())) return false;
   for (size_t i = 0; i < shape.size(); ++i) {

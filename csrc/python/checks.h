@@ -9,16 +9,11 @@
 #include <string>
 
 #include "api.h"
+#include "python/messages.h"
 
 namespace cfsae::door {
 
-namespace py = pybind11;
 using Handle = const py::object&;
-
-inline constexpr int64_t kAny = -1;  // a size that is not fixed by another argument
-
-[[noreturn]] inline void bad_value(const std::string& message) { throw py::value_error(message); }
-[[noreturn]] inline void bad_type(const std::string& message) { throw py::type_error(message); }
 
 // The array's data after its dtype, shape and contiguity were checked; written: also writeable.
 py::array checked_array(Handle value, const char* name, const py::dtype& dtype,

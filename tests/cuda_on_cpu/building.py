@@ -1,18 +1,22 @@
 """Compiles the kernels with g++ against the emulator, once per change of any source.
 
-Flavours: "checked" (every load and store is looked at, see emulator/memory.h) and "asan"
-(AddressSanitizer instead, which also sees the host code's heap and stacks).
+Flavours: "checked" (every load and store is looked at, see emulator/memory.h), "asan"
+(AddressSanitizer instead, which also sees the host code's heap and stacks) and "plain" (neither,
+and faster: for tests of what stands above the kernels).
 """
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
+import importlib.util
 import os
 import shutil
 import subprocess
+import sysconfig
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import ModuleType
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -23,9 +27,15 @@ COMMON = ["-std=c++17", "-fPIC", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pr
 KERNELS = {
     "checked": ["-O1", "-fsanitize=thread", "--param", "tsan-instrument-func-entry-exit=0"],
     "asan": ["-O1", "-g", "-fsanitize=address"],
+    "plain": ["-O2", "-DEMULATOR_UNCHECKED"],
 }
-EMULATOR = {"checked": ["-O2"], "asan": ["-O1", "-g", "-fsanitize=address"]}
-LINK = {"checked": [], "asan": ["-fsanitize=address"]}
+EMULATOR = {
+    "checked": ["-O2"],
+    "asan": ["-O1", "-g", "-fsanitize=address"],
+    "plain": ["-O2", "-DEMULATOR_UNCHECKED"],
+}
+LINK = {"checked": [], "asan": ["-fsanitize=address"], "plain": []}
+MODULE = "cfsae_emulated"
 
 
 def has_compiler() -> bool:
@@ -53,17 +63,41 @@ def build_planted(flavour: str = "checked") -> Path:
     return _library(flavour, "planted", [HERE / "planted.cu"], ROOT / "csrc")
 
 
+def load_module() -> ModuleType:
+    """The kernels as cfsae_fast._C.cuda has them, over the emulated device."""
+    path = _library("plain", MODULE, sorted((ROOT / "csrc" / "cuda").glob("*.cu")), ROOT / "csrc")
+    spec = importlib.util.spec_from_file_location(MODULE, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _door(name: str, csrc: Path) -> list[tuple[Path, list[str]]]:
+    """What stands between Python and the kernels, and its flags."""
+    if name == "planted":
+        return []
+    if name != MODULE:
+        return [(HERE / "door.cpp", [])]
+    import pybind11
+
+    include = [f"-I{pybind11.get_include()}", f"-I{sysconfig.get_path('include')}"]
+    flags = [*include, "-fvisibility=hidden"]
+    sources = (csrc / "python" / "device_arrays.cpp", csrc / "python" / "device_ops.cpp")
+    return [(path, flags) for path in (*sources, HERE / "emulated_module.cpp")]
+
+
 def _library(flavour: str, name: str, kernels: list[Path], csrc: Path) -> Path:
     folder = ROOT / "build" / "cuda_on_cpu" / f"{name}-{flavour}"
     folder.mkdir(parents=True, exist_ok=True)
-    headers = [*csrc.glob("*.h"), *(csrc / "cuda").glob("*.h"), *HERE.glob("emulator/*.h")]
+    headers = [*csrc.glob("*.h"), *(csrc / "cuda").glob("*.h"), *HERE.glob("emulator/*.h"),
+               *(csrc / "python").glob("device_*.h")]  # fmt: skip
     common = [f"-I{csrc}", *COMMON]
     jobs = [(path, ["-x", "c++", *KERNELS[flavour], *common]) for path in kernels]
-    door = [] if name == "planted" else [HERE / "door.cpp"]
-    emulator = [*HERE.glob("emulator/*.cpp"), *door]
-    if flavour == "asan":
-        emulator = [path for path in emulator if path.name != "instrumentation.cpp"]
-    jobs += [(path, [*EMULATOR[flavour], *common]) for path in emulator]
+    left_out = [] if flavour == "checked" else ["instrumentation.cpp"]
+    left_out += ["controls.cpp"] if name == MODULE else []
+    emulator = [path for path in HERE.glob("emulator/*.cpp") if path.name not in left_out]
+    others = [(path, []) for path in emulator] + _door(name, csrc)
+    jobs += [(path, [*flags, *EMULATOR[flavour], *common]) for path, flags in others]
     shared = _digest(headers)
     with open(folder / "lock", "w") as lock, ThreadPoolExecutor(2) as pool:
         fcntl.flock(lock, fcntl.LOCK_EX)  # parallel test processes build once

@@ -168,7 +168,7 @@ def encode_rows(device: Device, rows: Rows, weight, bias=None):
 
 def encode_rows_backward(device: Device, rows: Rows, weight, grad):
     """Gradients of weight, bias and the values of every entry that the rows hold."""
-    n = int(rows.offsets[-1] - rows.offsets[0])
+    n = len(rows.items)
     results = (device.result(*weight.shape), device.result(weight.shape[1]),
                device.result(len(rows.items)))  # fmt: skip
     n_bytes = device.bytes_of("encode_rows_backward", n, len(weight))

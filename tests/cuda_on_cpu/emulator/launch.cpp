@@ -41,19 +41,26 @@ Settings& settings() {
   return chosen;
 }
 
-bool launch(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()>& kernel) {
+Outcome set_device(int device) {
+  if (device < 0 || device >= settings().n_devices) return Outcome::kRefused;
+  settings().device = device;
+  return Outcome::kDone;
+}
+
+Outcome launch(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()>& kernel) {
   static Block runner;
   Settings& s = settings();
   const std::string on_host = take_host_error();
   if (!on_host.empty()) throw Error(on_host);
-  if (s.launches++ == s.fail_launch) return false;
+  if (s.launches++ == s.fail_launch) return s.failure;
+  s.launched_on.push_back(s.device);
   const uint64_t threads = uint64_t{block.x} * block.y * block.z;
   if (threads == 0 || threads > kMaxThreads || block.z > 64 || shared_bytes > kMaxSharedBytes) {
-    return false;
+    return Outcome::kRefused;
   }
   if (grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.x > kMaxGridX || grid.y > kMaxGridYz ||
       grid.z > kMaxGridYz) {
-    return false;
+    return Outcome::kRefused;
   }
   for (const uint64_t i : block_order(uint64_t{grid.x} * grid.y * grid.z, s.seed)) {
     const uint3 index{static_cast<unsigned>(i % grid.x), static_cast<unsigned>(i / grid.x % grid.y),
@@ -66,7 +73,7 @@ bool launch(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void
     if (!error.empty()) throw Error(error);
     if (copies_are_pending()) throw Error("a thread has exited with asynchronous copies pending");
   }
-  return true;
+  return Outcome::kDone;
 }
 
 }  // namespace emulator

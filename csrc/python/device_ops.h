@@ -1,0 +1,11 @@
+// What bindings.cpp needs of device_ops.cpp, where the kernels are compiled in.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace cfsae::door {
+
+// Adds the ops of api.h's cuda:: half, and what they take, to a module.
+void add_device_ops(pybind11::module_& m);
+
+}  // namespace cfsae::door
