@@ -80,7 +80,7 @@ class CFAENetwork:
         """Histories -> embedding (B, d) float32."""
         summed = ops.encode_rows(rows, self.item_weight, threads=threads)
         if self.normalize_input:
-            norms = _row_norms(rows)[:, None]
+            norms = self.row_norms(rows)[:, None]
             summed = summed / np.where(norms > 0, norms, 1)
         return self._after_sum(summed)
 
@@ -176,6 +176,16 @@ class CFAENetwork:
         _check_network(network)
         return network
 
+    @staticmethod
+    def row_norms(rows: Rows) -> np.ndarray:
+        """Euclidean length of each row (B,) float32."""
+        counts = np.diff(rows.offsets)
+        if rows.values is None:
+            return np.sqrt(counts).astype(np.float32)
+        row = np.repeat(np.arange(len(counts)), counts)
+        squares = np.bincount(row, np.square(rows.values, dtype=np.float64), minlength=len(counts))
+        return np.sqrt(squares).astype(np.float32)
+
     def _after_sum(self, summed: np.ndarray) -> np.ndarray:
         if self.first_bias is not None:
             summed = summed + self.first_bias
@@ -187,15 +197,6 @@ class CFAENetwork:
 
 def _activate(x: np.ndarray, activation: str) -> np.ndarray:
     return np.tanh(x) if activation == "tanh" else x
-
-
-def _row_norms(rows: Rows) -> np.ndarray:
-    counts = np.diff(rows.offsets)
-    if rows.values is None:
-        return np.sqrt(counts).astype(np.float32)
-    row = np.repeat(np.arange(len(counts)), counts)
-    squares = np.bincount(row, np.square(rows.values, dtype=np.float64), minlength=len(counts))
-    return np.sqrt(squares).astype(np.float32)
 
 
 def _check_network(network: CFAENetwork) -> None:

@@ -123,7 +123,7 @@ class SparseAutoencoder(nn.Module):
             standardize=self.config.standardize,
         )
 
-    def _encode_wide(self, embedding: Tensor) -> Encoded:
+    def _encode_wide(self, embedding: Tensor, precision: str = "exact") -> Encoded:
         return ops.topk_encode(
             embedding,
             self.encoder,
@@ -131,10 +131,12 @@ class SparseAutoencoder(nn.Module):
             self.bias,
             self.width,
             standardize=self.config.standardize,
+            precision=precision,
         )
 
     def _encode_training(self, embedding: Tensor) -> Encoded:
-        encoded = self._encode_wide(embedding)
+        rough = torch.is_autocast_enabled(embedding.device.type)  # near ties do not matter then
+        encoded = self._encode_wide(embedding, "tf32" if rough else "exact")
         if self.config.kind == "basic":
             return encoded._replace(code=_trim(encoded.code))
         if self.config.kind != "batchtopk":

@@ -23,6 +23,7 @@ from cfsae_fast.recommender.answers import Recommendations
 from cfsae_fast.recommender.explaining import Explanation
 from cfsae_fast.recommender.fitted import Fitted, load, save
 from cfsae_fast.recommender.live import LiveProfile
+from cfsae_fast.recommender.place import Place
 
 if TYPE_CHECKING:
     from cfsae_fast.data import HoldOut, Interactions, Tags
@@ -50,9 +51,14 @@ class SteerableRecommender:
         cfae_training: TrainConfig | None = None,
         sae_training: TrainConfig | None = None,
         seed: int = 42,
+        device: str = "cpu",
     ) -> None:
-        """Settings only; None: defaults. seed: for what the training settings leave open."""
-        self.seed = seed
+        """Settings only; None: defaults. seed: for what the training settings leave open.
+
+        device: where `recommend` answers, and where `fit` trains unless its settings name another;
+        "cuda" needs torch and an engine built with nvcc. All else is asked of the CPU.
+        """
+        self.seed, self.device, self._place = seed, device, Place(device)
         self.cfae_config, self.sae_config = cfae, sae
         self.cfae_training, self.sae_training = cfae_training, sae_training
         self._fitted: Fitted | None = None
@@ -89,6 +95,7 @@ class SteerableRecommender:
             self.cfae_training,
             self.sae_training,
             seed=self.seed,
+            device=self.device,
             titles=titles,
             validation=validation,
             run_dir=run_dir,
@@ -108,6 +115,7 @@ class SteerableRecommender:
         sae: SAEConfig | None = None,
         sae_training: TrainConfig | None = None,
         seed: int = 42,
+        device: str = "cpu",
         titles: Any = None,
         regularization: float = 1.0,
         progress: bool = False,
@@ -123,7 +131,7 @@ class SteerableRecommender:
         """
         from cfsae_fast.recommender import fitting
 
-        model = cls(None, sae, sae_training=sae_training, seed=seed)
+        model = cls(None, sae, sae_training=sae_training, seed=seed, device=device)
         model._fitted = fitting.wrap(
             user_factors,
             item_factors,
@@ -132,6 +140,7 @@ class SteerableRecommender:
             sae or SAEConfig(),
             sae_training,
             seed=seed,
+            device=device,
             titles=titles,
             regularization=regularization,
             progress=progress,
@@ -153,18 +162,18 @@ class SteerableRecommender:
         return save(self.fitted, path)
 
     @classmethod
-    def load(cls, path: str | os.PathLike) -> SteerableRecommender:
-        """Read what `save` wrote; needs numpy and safetensors alone.
+    def load(cls, path: str | os.PathLike, *, device: str = "cpu") -> SteerableRecommender:
+        """Read what `save` wrote; on the CPU that needs numpy and safetensors alone.
 
         Raises:
             ModelFormatError: foreign, damaged, or written by a newer version.
         """
-        return cls.from_fitted(load(path))
+        return cls.from_fitted(load(path), device=device)
 
     @classmethod
-    def from_fitted(cls, fitted: Fitted) -> SteerableRecommender:
+    def from_fitted(cls, fitted: Fitted, *, device: str = "cpu") -> SteerableRecommender:
         """A recommender around parts made elsewhere."""
-        model = cls()
+        model = cls(device=device)
         model._fitted = fitted
         return model
 
@@ -241,7 +250,9 @@ class SteerableRecommender:
         for first in range(0, len(turns), CHUNK):
             part = inputs.take(request, first, first + CHUNK)
             wishes = turns[first : first + CHUNK]
-            parts.append(pipeline.answer(self.fitted, part, wishes, n, threads=threads, **options))
+            parts.append(
+                self._place.answer(self.fitted, part, wishes, n, threads=threads, **options)
+            )
         found = answers.join(parts, n, self.fitted.item_ids)
         if frame:
             return answers.frame(self.fitted, request, found)

@@ -35,6 +35,7 @@ def fit(
     sae_training: TrainConfig | None,
     *,
     seed: int = 42,
+    device: str = "cpu",
     titles: Any = None,
     validation: HoldOut | None = None,
     run_dir: str | os.PathLike | None = None,
@@ -54,6 +55,7 @@ def fit(
     folder = None if run_dir is None else Path(run_dir)
     cfae_training = cfae_training or replace(TrainConfig.for_cfae(cfae.model), seed=seed)
     sae_training = sae_training or replace(TrainConfig.for_sae(), seed=seed)
+    cfae_training, sae_training = _placed(cfae_training, device), _placed(sae_training, device)
     held_out = held and training.HeldOut(*held)
     shared = {"validation": held_out, "resume": resume, "progress": progress}
     epochs: dict[str, list[dict[str, Any]]] = {"cfae": [], "sae": []}
@@ -102,6 +104,7 @@ def wrap(
     sae_training: TrainConfig | None,
     *,
     seed: int = 42,
+    device: str = "cpu",
     titles: Any = None,
     regularization: float = 1.0,
     progress: bool = False,
@@ -125,6 +128,7 @@ def wrap(
         raise ValueError(f"regularization must be positive, got {regularization}")
     _check_wrapped(interactions, users, items)
     sae_training = sae_training or replace(TrainConfig.for_sae(), monitor="loss", seed=seed)
+    sae_training = _placed(sae_training, device)
     module = training.fit_sae(users, None, sae, sae_training, progress=progress)
     stored = interactions.rows() if interactions is not None else _nothing(len(users))
     fitted = Fitted(
@@ -163,6 +167,13 @@ def _check_interactions(interactions: Interactions, validation: HoldOut | None) 
         )
     if validation is not None and validation.inputs.item_ids != interactions.item_ids:
         raise DataError("validation must have the items of interactions, in the same order")
+
+
+def _placed(config: TrainConfig, device: str) -> TrainConfig:
+    """`config` on the recommender's device, where it names none of its own."""
+    from cfsae_fast.ops.device import place
+
+    return config if config.device != "cpu" else replace(config, device=str(place(device)))
 
 
 def _split(

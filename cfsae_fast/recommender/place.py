@@ -1,0 +1,152 @@
+"""Floor 5: where a recommender answers: on the CPU in numpy, or on a device in torch.
+
+Station: CFAE.encode -> SAE.encode -> steer -> SAE.decode -> CFAE.decode -> top-N, on tensors.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cfsae_fast import ops, steering
+from cfsae_fast.errors import require_extra
+from cfsae_fast.inference import CFAENetwork, SAENetwork
+from cfsae_fast.ops import Code, Encoded, Knobs, Recommended, Rows
+from cfsae_fast.recommender import pipeline
+from cfsae_fast.recommender.fitted import Fitted
+from cfsae_fast.recommender.inputs import Request
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Place:
+    """Answers requests on `device` ("cpu", "cuda", "cuda:1"); weights move there once."""
+
+    def __init__(self, device: str = "cpu") -> None:
+        self.device = device
+        self._placed: _Placed | None = None
+
+    def answer(
+        self, fitted: Fitted, request: Request, turns: list[Any], n: int, **options: Any
+    ) -> Recommended:
+        """`pipeline.answer`, there; on a device folded tables are not used.
+
+        Raises:
+            NotImplementedError, RuntimeError: the device cannot be used, and why.
+        """
+        if self.device == "cpu":
+            return pipeline.answer(fitted, request, turns, n, **options)
+        if self._placed is None or self._placed.fitted is not fitted:
+            self._placed = _Placed(fitted, self.device)
+        return self._placed.answer(request, turns, n, **options)
+
+
+class _Placed:
+    """The weights of a fitted recommender on a device."""
+
+    def __init__(self, fitted: Fitted, device: str) -> None:
+        require_extra("torch", extra="train", purpose=f"device={device!r}")
+        from cfsae_fast.ops.device import place
+
+        self.fitted, self.device = fitted, place(device)
+        cfae, sae = fitted.cfae, fitted.sae
+        self.items = self._here(cfae.items)
+        one_array = cfae.item_weight is cfae.items
+        self.item_weight = self.items if one_array else self._here(cfae.item_weight)
+        self.first_bias, self.item_bias = self._here(cfae.first_bias), self._here(cfae.item_bias)
+        self.encoder_layers = [self._layer(layer) for layer in cfae.encoder_layers]
+        self.decoder_layers = [self._layer(layer) for layer in cfae.decoder_layers]
+        self.encoder, self.encoder_bias = self._here(sae.encoder), self._here(sae.encoder_bias)
+        self.dictionary, self.bias = self._here(sae.dictionary), self._here(sae.bias)
+        self.cold = self._here(fitted.cold)
+
+    def answer(
+        self,
+        request: Request,
+        turns: list[Any],
+        n: int,
+        *,
+        mode: str,
+        exclude_seen: bool = True,
+        allowed: np.ndarray | None = None,
+        threads: int = 0,
+    ) -> Recommended:
+        pipeline.check_mode(mode)
+        rows = Rows(*map(self._here, request.rows))
+        embedding = self._embed(request, rows)
+        if mode == "reconstruct" or any(turns):
+            embedding = self._steer(embedding, turns, mode)
+        found = ops.recommend(
+            _through(embedding, self.decoder_layers),
+            self.items,
+            n,
+            bias=self.item_bias,
+            seen=rows if exclude_seen else None,
+            allowed=self._here(allowed),
+        )
+        return Recommended(*(one.cpu().numpy() for one in found))
+
+    def _embed(self, request: Request, rows: Rows) -> Tensor:
+        fitted = self.fitted
+        if fitted.user_factors is not None and request.users is not None:
+            return self._here(fitted.user_factors[request.users])
+        summed = ops.encode_rows(rows, self.item_weight)
+        if fitted.cfae.normalize_input:
+            norms = self._here(CFAENetwork.row_norms(request.rows))[:, None]
+            summed = summed / norms.where(norms > 0, norms.new_ones(()))
+        if self.first_bias is not None:
+            summed = summed + self.first_bias
+        first = summed.tanh() if fitted.cfae.first_activation == "tanh" else summed
+        embedding = _through(first, self.encoder_layers)
+        empty = (rows.offsets.diff() == 0)[:, None]
+        return self.cold.where(empty, embedding).contiguous()
+
+    def _steer(self, embedding: Tensor, turns: list[Any], mode: str) -> Tensor:
+        encoded = self._encode(embedding)
+        code, stats = encoded
+        if not any(turns):
+            return ops.sparse_decode(code, self.dictionary, self.bias, stats)
+        activation = code.values.sum(dim=1).cpu().numpy()
+        knobs = steering.knobs_for(turns, self.fitted.concepts, activation)
+        return ops.steer_decode(
+            embedding, code, Knobs(*knobs), self.dictionary, self.bias, stats, mode=mode
+        )
+
+    def _encode(self, embedding: Tensor) -> Encoded:
+        sae: SAENetwork = self.fitted.sae
+        encoded = ops.topk_encode(
+            embedding,
+            self.encoder,
+            self.encoder_bias,
+            self.bias,
+            sae.width,
+            standardize=sae.standardize,
+        )
+        (indices, values), stats = encoded
+        if sae.threshold is not None:
+            kept = values > np.float32(sae.threshold)
+            indices = indices.where(kept, indices.new_tensor(ops.PADDING))
+            values = values.where(kept, values.new_zeros(()))
+        if sae.kind == "basic":  # as wide as its widest row
+            width = max(1, int((indices != ops.PADDING).sum(dim=1).max()) if len(indices) else 1)
+            indices, values = indices[:, :width].contiguous(), values[:, :width].contiguous()
+        return Encoded(Code(indices, values), stats)
+
+    def _layer(self, layer: Any) -> tuple[Tensor, Tensor, str]:
+        return self._here(layer.weight), self._here(layer.bias), layer.activation
+
+    def _here(self, array: np.ndarray | None) -> Tensor | None:
+        import torch
+
+        if array is None:
+            return None
+        return torch.from_numpy(np.array(array)).to(self.device)  # a copy: it may be read-only
+
+
+def _through(x: Tensor, layers: list[tuple[Tensor, Tensor, str]]) -> Tensor:
+    for weight, bias, activation in layers:
+        x = x @ weight.T + bias
+        x = x.tanh() if activation == "tanh" else x
+    return x
