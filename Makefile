@@ -11,7 +11,7 @@ BIN     := $(VENV)/bin
 PIP     := $(BIN)/pip install -q --disable-pip-version-check
 ENGINE  := setup.py $(shell find csrc -type f 2>/dev/null)
 
-.PHONY: setup setup-dev demo test fuzz bench peers gpu mutate-kernels lint format clean
+.PHONY: setup setup-dev demo test fuzz bench peers gpu gpu-tests mutate-kernels lint format clean
 
 setup: $(VENV)/.engine
 
@@ -64,11 +64,16 @@ bench: setup-dev
 peers: setup-dev
 	$(PIP) --no-build-isolation -e '.[peers]' "$(TORCH)"
 
-# on a machine with a GPU and nvcc: every kernel against the reference, there instead of emulated;
-# PYTHON needs numpy, torch and pytest
+# on a machine with a GPU: build, check every op, time it, compare with docs/gpu-roofline.md; under 8
+# minutes. Nothing is installed: PYTHON needs torch, numpy and pybind11, and PATH nvcc, cmake and ninja
 gpu:
+	PYTHONPATH=. $(PYTHON) -m benchmarks.gpu --build --json build/gpu.json
+
+# the same machine, with pytest and hypothesis: the test suites, on the GPU instead of emulated
+gpu-tests:
 	CFSAE_EMULATOR=gpu PYTHONPATH=. $(PYTHON) -m pytest -q tests/cuda_on_cpu/test_kernels.py
-	PYTHONPATH=. $(PYTHON) -m pytest -q tests/cuda_on_cpu/test_compiled.py
+	PYTHONPATH=. $(PYTHON) -m pytest -q tests/cuda_on_cpu/test_compiled.py tests/device -m "gpu or not gpu"
+	PYTHONPATH=. $(PYTHON) -m pytest -q tests/ops --device cuda -k "not threads and not avx"
 
 # breaks the kernels one line at a time: do the tests notice? takes hours; SHARE=0.1 draws a tenth
 mutate-kernels: setup-dev

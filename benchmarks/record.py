@@ -61,8 +61,15 @@ def machine() -> dict[str, Any]:
         "cpu": model,
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
         "isa": ops.build_info().get("isa_used"),
+        "gpu": _gpu(),
         "platform": platform.platform(),
     }
+
+
+def _gpu() -> str | None:
+    """The CUDA device that torch sees, if torch is loaded and sees one."""
+    torch = sys.modules.get("torch")
+    return torch.cuda.get_device_name() if torch and torch.cuda.is_available() else None
 
 
 def versions() -> dict[str, str]:

@@ -18,9 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load as parse_tensors
-from safetensors.numpy import save as format_tensors
 
 from cfsae_fast.errors import ModelFormatError
 
@@ -129,20 +126,32 @@ def _encode(name: str, content: Mapping[str, Any]) -> bytes:
     if name.endswith(".json"):
         return (json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
     if name.endswith(".safetensors"):
+        from safetensors.numpy import save as format_tensors  # the ops alone work without it
+
         return format_tensors({key: np.ascontiguousarray(one) for key, one in content.items()})
     raise ValueError(f"files must have names ending in .json or .safetensors, got {name!r}")
 
 
 def _decode(path: Path, blob: bytes) -> Any:
+    if path.suffix == ".safetensors":
+        return _parse_tensors(path, blob)
     try:
-        if path.suffix == ".safetensors":
-            return parse_tensors(blob)
         content = json.loads(blob)
-    except (SafetensorError, ValueError) as error:
+    except ValueError as error:
         raise ModelFormatError(f"{path} is damaged ({error}); restore it or save again") from error
     if not isinstance(content, dict):
         raise ModelFormatError(f"{path} must hold a JSON object, got {type(content).__name__}")
     return content
+
+
+def _parse_tensors(path: Path, blob: bytes) -> Tensors:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load as parse_tensors
+
+    try:
+        return parse_tensors(blob)
+    except (SafetensorError, ValueError) as error:
+        raise ModelFormatError(f"{path} is damaged ({error}); restore it or save again") from error
 
 
 def _read_bytes(path: Path) -> bytes:

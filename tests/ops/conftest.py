@@ -1,4 +1,5 @@
-"""`--device emulated`: the same tests, on the CUDA kernels compiled for an emulated device.
+"""`--device emulated`: the same tests, on the CUDA kernels compiled for an emulated device;
+`--device cuda`: on those of a real one.
 
 Arrays go to the ops as tensors and come back as arrays, and rows and codes are checked as on the
 CPU, so that a test cannot tell which engine answered.
@@ -18,42 +19,43 @@ OPS = ("encode_rows", "topk_encode", "sparse_decode", "steer", "steer_decode", "
 
 
 def pytest_addoption(parser):
-    parser.addoption("--device", choices=["cpu", "emulated"], default="cpu")
+    parser.addoption("--device", choices=["cpu", "emulated", "cuda"], default="cpu")
 
 
-def as_tensors(value):
+def as_tensors(value, place):
     import torch
 
     if isinstance(value, tuple):
-        parts = [as_tensors(one) for one in value]
+        parts = [as_tensors(one, place) for one in value]
         return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
     if isinstance(value, np.ndarray):
-        return torch.from_numpy(np.ascontiguousarray(value).copy())
+        return torch.from_numpy(np.ascontiguousarray(value).copy()).to(place)
     return value
 
 
 def as_arrays(value):
     if isinstance(value, tuple):
         return type(value)(*map(as_arrays, value))
-    return value.detach().numpy() if hasattr(value, "detach") else value
+    return value.detach().cpu().numpy() if hasattr(value, "detach") else value
 
 
-def on_tensors(op):
+def on_tensors(op, place):
     def call(*arguments, **options):
         given = (*arguments, *options.values())
         first = next(one[0] if isinstance(one, tuple) else one for one in given)
         if not isinstance(first, np.ndarray):
             return op(*arguments, **options)
-        moved = {name: as_tensors(one) for name, one in options.items()}
-        return as_arrays(op(*as_tensors(arguments), **moved))
+        moved = {name: as_tensors(one, place) for name, one in options.items()}
+        return as_arrays(op(*as_tensors(arguments, place), **moved))
 
     return call
 
 
 @pytest.fixture(autouse=True)
 def chosen_device(request, monkeypatch):
-    """Sends the ops of every test to the emulated device where the command line asks for it."""
-    if request.config.getoption("--device", default="cpu") == "cpu":
+    """Sends the ops of every test to the device that the command line asks for."""
+    chosen = request.config.getoption("--device", default="cpu")
+    if chosen == "cpu":
         yield
         return
     sys.path.insert(0, str(Path(__file__).parent.parent / "cuda_on_cpu"))
@@ -61,7 +63,9 @@ def chosen_device(request, monkeypatch):
 
     from cfsae_fast.ops import device, device_checks
 
+    place = "cuda" if chosen == "cuda" else "cpu"
     for name in OPS:
-        monkeypatch.setattr(ops, name, on_tensors(getattr(ops, name)))
-    with device.emulate(building.load_module()), device_checks.checked():
+        monkeypatch.setattr(ops, name, on_tensors(getattr(ops, name), place))
+    kernels = None if chosen == "cuda" else building.load_module()
+    with device.emulate(kernels), device_checks.checked():
         yield

@@ -1,0 +1,1 @@
+"""`make gpu`: on a machine with a GPU, build, check every op, time it, compare with a roofline."""
