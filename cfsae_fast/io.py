@@ -10,6 +10,8 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import json
+import math
+import mmap
 import os
 import shutil
 import tempfile
@@ -25,6 +27,11 @@ FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 
 Tensors = dict[str, np.ndarray]
+
+_DTYPES = {
+    "BOOL": "?", "U8": "u1", "I8": "i1", "U16": "<u2", "I16": "<i2", "U32": "<u4", "I32": "<i4",
+    "U64": "<u8", "I64": "<i8", "F16": "<f2", "F32": "<f4", "F64": "<f8",
+}  # fmt: skip
 Files = Mapping[str, Mapping[str, Any] | Tensors]
 
 
@@ -113,13 +120,13 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def read_tensors(path: str | os.PathLike) -> Tensors:
-    """One safetensors file as numpy arrays.
+    """One safetensors file as numpy arrays: read-only, mapped from the file.
 
     Raises:
         ModelFormatError: missing or damaged.
     """
     path = Path(path)
-    return _decode(path, _read_bytes(path))
+    return _decode(path, _map_bytes(path))
 
 
 def _encode(name: str, content: Mapping[str, Any]) -> bytes:
@@ -132,11 +139,11 @@ def _encode(name: str, content: Mapping[str, Any]) -> bytes:
     raise ValueError(f"files must have names ending in .json or .safetensors, got {name!r}")
 
 
-def _decode(path: Path, blob: bytes) -> Any:
+def _decode(path: Path, blob: bytes | mmap.mmap) -> Any:
     if path.suffix == ".safetensors":
         return _parse_tensors(path, blob)
     try:
-        content = json.loads(blob)
+        content = json.loads(blob[:])
     except ValueError as error:
         raise ModelFormatError(f"{path} is damaged ({error}); restore it or save again") from error
     if not isinstance(content, dict):
@@ -144,19 +151,44 @@ def _decode(path: Path, blob: bytes) -> Any:
     return content
 
 
-def _parse_tensors(path: Path, blob: bytes) -> Tensors:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load as parse_tensors
-
+def _parse_tensors(path: Path, blob: bytes | mmap.mmap) -> Tensors:
+    """Views into `blob`, which is a file of the safetensors format: 8 bytes that say how long the
+    JSON header is, the header, the data. (The package of that name copies the data twice.)
+    """
     try:
-        return parse_tensors(blob)
-    except (SafetensorError, ValueError) as error:
+        length = int.from_bytes(blob[:8], "little")
+        header = json.loads(blob[8 : 8 + length])
+        header.pop("__metadata__", None)
+        return {name: _view(blob, 8 + length, entry) for name, entry in header.items()}
+    except (AttributeError, KeyError, MemoryError, TypeError, ValueError) as error:
         raise ModelFormatError(f"{path} is damaged ({error}); restore it or save again") from error
+
+
+def _view(blob: bytes | mmap.mmap, start: int, entry: Mapping[str, Any]) -> np.ndarray:
+    dtype, (first, last) = np.dtype(_DTYPES[entry["dtype"]]), entry["data_offsets"]
+    shape = tuple(int(size) for size in entry["shape"])
+    count = math.prod(shape)
+    whole = 0 <= first <= last and start + last <= len(blob)
+    if not whole or min(shape, default=0) < 0 or count * dtype.itemsize != last - first:
+        raise ValueError(f"{entry} does not fit {len(blob)} bytes")
+    view = np.frombuffer(blob, dtype, count, start + first).reshape(shape)
+    return view if view.flags.aligned else view.copy()
 
 
 def _read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
+    except OSError as error:
+        raise ModelFormatError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _map_bytes(path: Path) -> bytes | mmap.mmap:
+    """The file in memory that processes share; one that is replaced meanwhile stays as it was."""
+    try:
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size == 0:
+                return b""
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError as error:
         raise ModelFormatError(f"{path} cannot be read: {error.strerror}") from error
 
@@ -188,7 +220,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 def _read_listed(path: Path, entry: Mapping[str, Any]) -> Any:
     if not path.is_file():
         raise ModelFormatError(f"{path} is missing; restore it or save again")
-    blob = _read_bytes(path)
+    blob = _map_bytes(path)
     if len(blob) != entry.get("bytes") or hashlib.sha256(blob).hexdigest() != entry.get("sha256"):
         raise ModelFormatError(
             f"{path} is damaged: {len(blob)} bytes that do not match the "

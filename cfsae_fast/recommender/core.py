@@ -53,10 +53,8 @@ class SteerableRecommender:
         seed: int = 42,
         device: str = "cpu",
     ) -> None:
-        """Settings only; None: defaults. seed: for what the training settings leave open.
-
-        device: where `recommend` answers, and where `fit` trains unless its settings name another;
-        "cuda" needs torch and an engine built with nvcc. All else is asked of the CPU.
+        """Settings only; None: defaults. seed: for what the training settings leave open. device:
+        where `recommend` answers, and `fit` trains unless its settings name another.
         """
         self.seed, self.device, self._place = seed, device, Place(device)
         self.cfae_config, self.sae_config = cfae, sae
