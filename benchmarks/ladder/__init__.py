@@ -1,0 +1,1 @@
+"""Rungs that lost, kept runnable: what was tried on the way to the product, and its numbers."""
