@@ -21,21 +21,22 @@ X86 = platform.machine() in ("x86_64", "AMD64")
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 
 
-def compile_and_run(sources, flags, folder, *arguments):
+def compile_and_run(sources, flags, folder, *arguments, compiler="g++", runner=()):
     """Compile each source on its own (instruction sets differ), two at a time; link; run."""
     objects, running = [], []
     for source in sources:
         target = folder / f"{source.stem}.o"
         own = ISA_FLAGS.get(source.stem.removeprefix("folded_"), [])
-        command = ["g++", *COMMON, *flags, *own, "-c", str(source), "-o", str(target)]
+        command = [compiler, *COMMON, *flags, *own, "-c", str(source), "-o", str(target)]
         running.append(subprocess.Popen(command))
         objects.append(str(target))
         if len(running) == 2:
             assert running.pop(0).wait() == 0
     assert all(process.wait() == 0 for process in running)
     program = str(folder / "program")
-    subprocess.run(["g++", *COMMON, *flags, *objects, "-o", program], check=True)
-    result = subprocess.run([program, *arguments], capture_output=True, text=True, timeout=120)
+    subprocess.run([compiler, *COMMON, *flags, *objects, "-o", program], check=True)
+    command = [*runner, program, *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "passed" in result.stdout
 
@@ -56,3 +57,23 @@ def test_every_op_on_random_shapes_under_asan_and_ubsan(tmp_path):
 def test_the_pool_under_tsan(tmp_path):
     sources = [HERE / "pool.cpp", CSRC / "parallel.cpp"]
     compile_and_run(sources, ["-O1", "-fsanitize=thread"], tmp_path)
+
+
+@pytest.mark.skipif(
+    shutil.which("aarch64-linux-gnu-g++") is None or shutil.which("qemu-aarch64") is None,
+    reason="needs aarch64-linux-gnu-g++ and qemu-aarch64",
+)
+def test_every_op_on_an_emulated_arm(tmp_path):
+    """The portable path, whose loops the compiler turns into NEON."""
+    sources = [HERE / "random_shapes.cpp"]
+    sources += [
+        one for one in engine_sources() if one.stem.removeprefix("folded_") not in ISA_FLAGS
+    ]
+    compile_and_run(
+        sources,
+        ["-O2", "-static"],
+        tmp_path,
+        "40",
+        compiler="aarch64-linux-gnu-g++",
+        runner=("qemu-aarch64",),
+    )
