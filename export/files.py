@@ -15,6 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from cfsae_fast._version import __version__
 from cfsae_fast.errors import ModelFormatError, require_extra
 from cfsae_fast.export.graph import Plan, build
@@ -173,11 +175,17 @@ def _concepts(fitted: Fitted) -> dict[str, Any]:
     for concept in concepts or ():
         latents, weights = concepts.reach(concept.name)
         found[concept.name] = {
+            "n_items": concept.n_items,
             "latents": concept.latents.tolist(),
-            "weights": concept.weights.tolist(),
-            "reach": {"latents": latents.tolist(), "weights": weights.tolist()},
+            "weights": _short(concept.weights),
+            "reach": {"latents": latents.tolist(), "weights": _short(weights)},
         }
     return found
+
+
+def _short(weights: np.ndarray) -> list[float]:
+    """As many digits as float32 has."""
+    return [float(f"{weight:.8g}") for weight in weights.tolist()]
 
 
 def _metadata(fitted: Fitted, plan: Plan, model: Any, concepts: dict) -> dict[str, str]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from cfsae_fast import metrics
 from cfsae_fast.export.files import read_manifest
-from cfsae_fast.export.sessions import open_session
+from cfsae_fast.export.sessions import feeds, open_session
 from cfsae_fast.ops import Rows
 from cfsae_fast.recommender import SteerableRecommender, pipeline
 from cfsae_fast.recommender.fitted import Fitted
@@ -56,12 +56,13 @@ def measure_loss(
     mode = read_manifest(path, verify=False).mode
     rng = np.random.default_rng(seed)
     inputs, targets = _cut(fitted.histories, rng, users)
+    plain = feeds(fitted, [[]], n=n)  # no knob; a graph may want all inputs
     session = open_session(path, custom_ops=custom_ops, verify=False)
     ours, graphs, hidden = [], [], []
     for first in range(0, len(inputs), _BATCH):
         rows = _rows(inputs[first : first + _BATCH])
-        request = {"items": rows.items.astype(np.int64), "offsets": rows.offsets}
-        graphs.append(session.run(["ids"], {**request, "n": np.array(n, dtype=np.int64)})[0])
+        request = {**plain, "items": rows.items.astype(np.int64), "offsets": rows.offsets}
+        graphs.append(session.run(["ids"], request)[0])
         answer = pipeline.answer(
             fitted, Request(rows, None, False), [None] * (len(rows.offsets) - 1), n, mode=mode
         )

@@ -68,7 +68,7 @@ def feeds(
     steer: Any = None,
     deny: Sequence[Id] = (),
 ) -> dict[str, np.ndarray]:
-    """A request of external ids and wishes as the graph's inputs.
+    """A request of external ids and wishes as the graph's inputs, all of them.
 
     histories: lists of item ids; steer: as in `SteerableRecommender.recommend`, one wish for all or
     a list with one for each.
@@ -88,6 +88,7 @@ def feeds(
         "knob_weights": _joined([row.weights for row in knobs], np.float32),
         "knob_kinds": _joined(kinds, np.int64),
         "knob_offsets": _offsets(kinds),
+        "alpha": np.array(1, dtype=np.float32),
         "deny": fitted.item_ids.index(list(deny)).astype(np.int64),
         "n": np.array(n, dtype=np.int64),
     }

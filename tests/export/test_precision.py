@@ -75,6 +75,8 @@ def test_loss_is_that_of_the_graph(tmp_path):
     fitted = replace(make_fitted(), histories=histories, user_ids=users)
     path = export.to_onnx(fitted, tmp_path / "m.onnx")
     same = export.measure_loss(fitted, path)
+    path = export.to_onnx(fitted, path, defaults=False)
+    assert export.measure_loss(fitted, path) == same
     assert same.users == 60 and same.lost == 0 and same.model > 0
     shuffled = replace(fitted.cfae, items=fitted.cfae.items[::-1])
     path = export.to_onnx(replace(fitted, cfae=shuffled), tmp_path / "o.onnx")

@@ -97,7 +97,7 @@ def test_a_knob_of_weight_0_is_none(home):
     session = export.open_session(home / "1" / "model.onnx")
     none = {name: one for name, one in export.feeds(fitted, [["i1"]]).items()}
     none = {**none, "n": np.array([[10]]), "offsets": np.array([0, 1], np.int32)}
-    del none["deny"]
+    del none["deny"], none["alpha"]
     without = {**none, "knob_offsets": np.array([0, 0], np.int32)}
     neutral = {
         **none,
