@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from cfsae_fast import evaluation, io
 from cfsae_fast.cli.console import err, json_option, note, out, print_json, table
 from cfsae_fast.cli.settings import Settings, read_settings
 from cfsae_fast.data import Dataset, load
-from cfsae_fast.recommender import SteerableRecommender, labelling
+from cfsae_fast.recommender import SteerableRecommender, labelling, llm_names
 
 
 def train_on(
@@ -108,11 +110,22 @@ def train(
 @click.option("--method", help="How tags find latents; see the documentation of concepts.")
 @click.option("--top", type=int, help="How many latents a concept may have.")
 @click.option("--min-tag", default=1, show_default=True, help="Fewest assignments of a tag.")
-def label(model: Path, source: str, method: str | None, top: int | None, min_tag: int) -> None:
+@click.option("--llm-url", help="Ask this OpenAI-compatible URL to name latents without a tag.")
+@click.option("--llm-model", default="default", show_default=True, help="Its model.")
+def label(
+    model: Path,
+    source: str,
+    method: str | None,
+    top: int | None,
+    min_tag: int,
+    llm_url: str | None,
+    llm_model: str,
+) -> None:
     """Name the latents of MODEL anew with the tags of SOURCE, and save it.
 
     All tags and all stored histories count, those of test users too: what `cfsae evaluate
-    --steering` says afterwards is no longer held out.
+    --steering` says afterwards is no longer held out. With --llm-url the titles of each nameless
+    latent's strongest items are sent there (CFSAE_LLM_KEY: its key); without it nothing is.
     """
     loaded = SteerableRecommender.load(model)
     dataset = load(source, tags="both")
@@ -121,5 +134,11 @@ def label(model: Path, source: str, method: str | None, top: int | None, min_tag
     kept = dataset.tags.min_count(min_tag)
     tags = labelling.onto(kept, dataset.interactions.item_ids, loaded.fitted.item_ids)
     loaded.label(tags, method=method, top=top)
+    if llm_url:
+        key = os.environ.get("CFSAE_LLM_KEY")
+        named = llm_names.name_latents(loaded.fitted, url=llm_url, model=llm_model, key=key)
+        names = {**loaded.fitted.latent_names, **named}
+        loaded = SteerableRecommender.from_fitted(replace(loaded.fitted, latent_names=names))
+        out.print(f"{len(named)} latents named by {llm_url}")
     loaded.save(model)
     out.print(f"{len(loaded.concept_map)} concepts in {model}")
