@@ -18,7 +18,7 @@ from cfsae_fast.config import CFAEConfig, SAEConfig, TrainConfig
 from cfsae_fast.ids import Id
 from cfsae_fast.inference import FoldedTables
 from cfsae_fast.ops import Encoded
-from cfsae_fast.recommender import answers, calibration, explaining, inputs, pipeline
+from cfsae_fast.recommender import answers, calibration, explaining, inputs, pipeline, trust
 from cfsae_fast.recommender.answers import Recommendations
 from cfsae_fast.recommender.explaining import Explanation
 from cfsae_fast.recommender.fitted import Fitted, load, save
@@ -373,8 +373,6 @@ class SteerableRecommender:
 
     def find_latents(self, attribute: np.ndarray, *, top: int = 5) -> list[Any]:
         """The latents that best tell an attribute of items (I,), bool or real: `trust.Found`s."""
-        from cfsae_fast.recommender import trust
-
         return trust.find_latents(self.fitted, attribute, top=top)
 
     def __repr__(self) -> str:
