@@ -13,8 +13,8 @@ from cfsae_fast.evaluation.wishes import fair_wishes, known_tags, paper_wishes
 
 
 def test_hypervolume_by_hand():
-    # 0.4 x 0.1, then a corner 0.3 x 0.2 on top of it; the third point is dominated
-    points = np.array([[0.4, 0.1], [0.3, 0.3], [0.2, 0.25]])
+    # 0.4 x 0.1, then a corner 0.3 x 0.2 on top of it; the other points are dominated
+    points = np.array([[0.4, 0.1], [0.3, 0.3], [0.2, 0.25], [0.1, 0.28]])
     assert tradeoff.hypervolume(points) == pytest.approx(0.4 * 0.1 + 0.3 * 0.2)
     assert tradeoff.hypervolume(points[::-1]) == pytest.approx(0.1)
     assert tradeoff.hypervolume(np.array([[0.5, np.nan]])) == 0
