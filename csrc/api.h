@@ -226,7 +226,7 @@ const char* failure();
 
 // Of the products of topk_encode and recommend. kExact: tensor cores find candidates, which are
 // rescored in fp32; a bound proves that none is missing, or the row is scanned again in fp32.
-enum class Precision { kFp32, kExact, kTf32 };
+enum class Precision { kFp32, kExact, kTf32, kBf16 };
 
 Status encode_rows(const RowsView& rows, const Matrix& weight, const float* bias, float* out,
                    const Execution& execution);

@@ -57,7 +57,7 @@ def _encoding(g: Inputs, shape: Shape) -> list[Op]:
         product = torch.addmm(g.encoder_bias, (g.embedding - mean) / std - g.bias, g.encoder.T)
         return torch.relu(product).topk(shape.k, dim=1)
 
-    few = ("fp32",) if shape.batch <= FEW else ("exact", "tf32", "fp32")
+    few = ("fp32",) if shape.batch <= FEW else ("exact", "tf32", "bf16", "fp32")
     scans = [
         Op(f"topk_encode {name}", lambda name=name: ops.topk_encode(*encode, precision=name),
            {"eager": dense} | ({"eager tf32": in_tf32(dense)} if name != "fp32" else {}))
@@ -147,7 +147,7 @@ def _recommending(g: Inputs, shape: Shape) -> list[Op]:
         scores[owner, g.rows.items.long()] = -torch.inf
         return scores.topk(shape.n, dim=1)
 
-    few = ("fp32",) if shape.batch <= FEW else ("exact", "tf32", "fp32")
+    few = ("fp32",) if shape.batch <= FEW else ("exact", "tf32", "bf16", "fp32")
     found = []
     for name in few:
         peers: dict[str, Call] = {"eager": eager}

@@ -15,7 +15,7 @@ from cfsae_fast import ops, reference
 from cfsae_fast.ops import Code, Stats
 
 TOLERANCE = 2e-4
-ROUGH = {"tf32": 0.9}  # the share of ids that unproven products must get right
+ROUGH = {"tf32": 0.9, "bf16": 0.7}  # the share of ids that unproven products must get right
 
 
 def wide(value: Any) -> Any:

@@ -25,14 +25,15 @@ class Card(NamedTuple):
     l2_size: int
     fp32: float
     tf32: float
+    bf16: float
     sms: int
 
 
 CARDS = {
-    "A100": Card(2.04, 5.0, 40, 19.5, 156, 108),
-    "H100": Card(3.35, 6.5, 50, 67, 495, 132),
-    "B200": Card(8.0, 12.0, 126, 80, 1100, 148),
-    "RTX 4090": Card(1.01, 5.0, 72, 82.6, 82.6, 128),
+    "A100": Card(2.04, 5.0, 40, 19.5, 156, 312, 108),
+    "H100": Card(3.35, 6.5, 50, 67, 495, 990, 132),
+    "B200": Card(8.0, 12.0, 126, 80, 1100, 2250, 148),
+    "RTX 4090": Card(1.01, 5.0, 72, 82.6, 82.6, 165, 128),
 }
 
 
@@ -57,7 +58,7 @@ class Cost(NamedTuple):
     operations: float = 0.0
     launches: int = 1
     loads: int = 0
-    tensor_cores: bool = False
+    unit: str = "fp32"  # what multiplies
     blocks: int = 0  # of a scan that few queries starve; 0: enough
 
 
@@ -102,22 +103,26 @@ def _scans(
         n_rows * row + extra, l2, operations, launches,
         blocks=-(-n_rows // TILE_ROWS) if few else 0,
     )  # fmt: skip
-    tensor = plain._replace(tensor_cores=not few)
+    tensor = plain._replace(unit="tf32")
     exact = tensor._replace(
         memory=2 * n_rows * row + extra, l2=l2 + rescored, launches=launches + 5
     )
     if few:  # bound by reading the rows once: every precision takes the fp32 kernel
         return {f"{op} fp32": plain}
-    return {f"{op} exact": exact, f"{op} tf32": tensor, f"{op} fp32": plain}
+    copied = (n_rows + s.batch) * row  # read, written and read again at half the size
+    half = tensor._replace(memory=2 * copied + extra, l2=l2 / 2, launches=launches + 2, unit="bf16")
+    return {
+        f"{op} exact": exact, f"{op} tf32": tensor, f"{op} bf16": half, f"{op} fp32": plain,
+    }  # fmt: skip
 
 
 def predict(cost: Cost, card: Card) -> Prediction:
     """The time of an op on a card, and the term that decides it."""
-    peak = card.tf32 if cost.tensor_cores else card.fp32
+    peak = getattr(card, cost.unit)
     terms = {
         "HBM": cost.memory / (0.8 * card.memory * 1e6),
         "L2": cost.l2 / (0.7 * card.l2 * 1e6),
-        "tf32" if cost.tensor_cores else "fp32": cost.operations / (0.6 * peak * 1e6),
+        cost.unit: cost.operations / (0.6 * peak * 1e6),
         "latency": LOAD * cost.loads,
     }
     if cost.blocks:

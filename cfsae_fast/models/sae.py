@@ -136,7 +136,7 @@ class SparseAutoencoder(nn.Module):
 
     def _encode_training(self, embedding: Tensor) -> Encoded:
         rough = torch.is_autocast_enabled(embedding.device.type)  # near ties do not matter then
-        encoded = self._encode_wide(embedding, "tf32" if rough else "exact")
+        encoded = self._encode_wide(embedding, "bf16" if rough else "exact")
         if self.config.kind == "basic":
             return encoded._replace(code=_trim(encoded.code))
         if self.config.kind != "batchtopk":

@@ -25,9 +25,9 @@ from cfsae_fast.ops.containers import Array, Code, Encoded, Knobs, Recommended, 
 from cfsae_fast.ops.screens import Screen
 
 # How CUDA multiplies queries with rows. exact: on tensor cores, and what is not proven there again
-# in fp32, so that the answer is fp32's; fp32: on the cores; tf32: on tensor cores, unproven: near
-# ties may fall the other way, which training does not mind.
-PRECISIONS = ("exact", "fp32", "tf32")
+# in fp32, so that the answer is fp32's; fp32: on the cores; tf32, bf16: on tensor cores, unproven:
+# near ties may fall the other way, which training does not mind. Sums are fp32 in each of them.
+PRECISIONS = ("exact", "fp32", "tf32", "bf16")
 
 
 def encode_rows(rows: Rows, weight: Array, bias: Array | None = None, *, threads: int = 0) -> Array:

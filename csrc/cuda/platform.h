@@ -7,6 +7,7 @@
 #include "api.h"
 
 #if defined(__CUDACC__)
+#include <cuda_bf16.h>
 #include <cuda_pipeline.h>
 #include <cuda_runtime.h>
 #include <mma.h>
@@ -149,6 +150,8 @@ inline void store4(float* to, float4 value) {
 }
 
 #endif
+
+using Bf16 = __nv_bfloat16;
 
 inline constexpr int kWarpSize = 32;
 inline constexpr unsigned kAllLanes = 0xffffffffu;

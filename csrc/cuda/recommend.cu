@@ -5,9 +5,10 @@
 
 namespace cfsae::cuda {
 
-int64_t recommend_bytes(int64_t n_rows, int64_t, int64_t n_items, int64_t n, Precision precision) {
+int64_t recommend_bytes(int64_t n_rows, int64_t dim, int64_t n_items, int64_t n,
+                        Precision precision) {
   Workspace workspace(nullptr);
-  take_top_scan(workspace, n_rows, n_items, n, precision);
+  take_top_scan(workspace, n_rows, dim, n_items, n, precision);
   return workspace.bytes();
 }
 

@@ -1,5 +1,6 @@
 // Products of a tile of queries with a tile of 128 rows, in shared memory: slices of 16 columns
-// arrive by asynchronous copies, three deep; fp32 on the cores or tf32 on the tensor cores.
+// arrive by asynchronous copies, three deep; fp32 on the cores, tf32 or bf16 on the tensor cores.
+// Rows of bf16 are copied two to a float: their slices hold 32 columns.
 #pragma once
 
 #include "cuda/platform.h"
@@ -99,16 +100,38 @@ struct Fp32Product {
   }
 };
 
-// tf32 on the tensor cores: eight warps of 32 x 32 products, two by two tiles of 16.
-template <int kQueries>
-struct Tf32Product {
-  static constexpr int kPart = 32, kAcross = kTileRows / kPart;
+struct Tf32Form {  // how a tensor core takes its operands
+  using Stored = float;
+  using Element = nvcuda::wmma::precision::tf32;
+  static constexpr int kDepth = 8, kColumns = kSlice;
+  template <typename Operand>
+  __device__ __forceinline__ static void round(Operand& operand) {
+#pragma unroll
+    for (int e = 0; e < Operand::num_elements; ++e) {
+      operand.x[e] = nvcuda::wmma::__float_to_tf32(operand.x[e]);
+    }
+  }
+};
+
+struct Bf16Form {  // rounded when the copy was made
+  using Stored = Bf16;
+  using Element = Bf16;
+  static constexpr int kDepth = 16, kColumns = 2 * kSlice;
+  template <typename Operand>
+  __device__ __forceinline__ static void round(Operand&) {}
+};
+
+// On the tensor cores: eight warps of 32 x 32 products, two by two tiles of 16.
+template <int kQueries, typename Form>
+struct TensorProduct {
+  static constexpr int kPart = 32, kAcross = kTileRows / kPart, kDepth = Form::kDepth;
+  static constexpr int kPitch = kSlicePitch * Form::kColumns / kSlice;  // in stored elements
   static_assert(kQueries / kPart * kAcross == kTileThreads / kWarpSize, "a part for every warp");
-  using Sum = nvcuda::wmma::fragment<nvcuda::wmma::accumulator, 16, 16, 8, float>;
-  using Query = nvcuda::wmma::fragment<nvcuda::wmma::matrix_a, 16, 16, 8,
-                                       nvcuda::wmma::precision::tf32, nvcuda::wmma::row_major>;
-  using Row = nvcuda::wmma::fragment<nvcuda::wmma::matrix_b, 16, 16, 8,
-                                     nvcuda::wmma::precision::tf32, nvcuda::wmma::col_major>;
+  using Sum = nvcuda::wmma::fragment<nvcuda::wmma::accumulator, 16, 16, kDepth, float>;
+  using Query = nvcuda::wmma::fragment<nvcuda::wmma::matrix_a, 16, 16, kDepth,
+                                       typename Form::Element, nvcuda::wmma::row_major>;
+  using Row = nvcuda::wmma::fragment<nvcuda::wmma::matrix_b, 16, 16, kDepth, typename Form::Element,
+                                     nvcuda::wmma::col_major>;
   Sum sums[2][2];
 
   __device__ static int first_query() { return threadIdx.x / kWarpSize / kAcross * kPart; }
@@ -121,15 +144,13 @@ struct Tf32Product {
   }
   template <typename Operand>
   __device__ static void load(Operand& operand, const float* slice, int first, int column) {
-    nvcuda::wmma::load_matrix_sync(operand, slice + first * kSlicePitch + column, kSlicePitch);
-#pragma unroll
-    for (int e = 0; e < Operand::num_elements; ++e) {
-      operand.x[e] = nvcuda::wmma::__float_to_tf32(operand.x[e]);
-    }
+    const auto* const stored = reinterpret_cast<const typename Form::Stored*>(slice);
+    nvcuda::wmma::load_matrix_sync(operand, stored + first * kPitch + column, kPitch);
+    Form::round(operand);
   }
   __device__ void add(const float* queries, const float* rows) {
 #pragma unroll
-    for (int c = 0; c < kSlice; c += 8) {
+    for (int c = 0; c < Form::kColumns; c += kDepth) {
       Query q[2];
       Row r[2];
 #pragma unroll
@@ -156,6 +177,11 @@ struct Tf32Product {
     }
   }
 };
+
+template <int kQueries>
+struct Tf32Product : TensorProduct<kQueries, Tf32Form> {};
+template <int kQueries>
+struct Bf16Product : TensorProduct<kQueries, Bf16Form> {};
 
 // Leaves products[query][row] (pitch kProductPitch) where the slices were. Ends with a barrier.
 template <int kQueries, typename Product>

@@ -4,6 +4,8 @@
 //
 // kExact: tf32 products keep more candidates than asked for; these are rescored in fp32, and a
 // query whose answer the error bound does not prove is scanned again in fp32 (top_scan_exact.h).
+// kBf16: both matrices are rounded first (rounded.h), which halves what the tiles read.
+#include "cuda/rounded.h"
 #include "cuda/selector.h"
 #include "cuda/tiles.h"
 #include "cuda/top_scan.h"
@@ -236,33 +238,54 @@ Status scan_exact(TopScan scan, const CodeOut& out, int64_t kept, Workspace& wor
   return status == Status::kOk ? write(plan, scan, out, stream) : status;
 }
 
+// Unproven products on tensor cores.
+Status scan_tensor(TopScan scan, const CodeOut& out, int64_t kept, Precision precision,
+                   Workspace& workspace, void* stream) {
+  const Plan plan = take_plan(workspace, scan.queries.n_rows, scan.rows.n_rows, kept);
+  Status status = Status::kOk;
+  if (precision == Precision::kBf16) {
+    for (Matrix* const matrix : {&scan.queries, &scan.rows}) {
+      const Matrix rounded = take_rounded(workspace, matrix->n_rows, matrix->dim);
+      if (status == Status::kOk) status = round_matrix(*matrix, rounded, stream);
+      *matrix = rounded;
+    }
+    if (status != Status::kOk) return status;
+    status = scan_with<kManyQueries, Bf16Product<kManyQueries>>(scan, plan, stream);
+  } else {
+    status = scan_with<kManyQueries, Tf32Product<kManyQueries>>(scan, plan, stream);
+  }
+  return status == Status::kOk ? write(plan, scan, out, stream) : status;
+}
+
 int64_t kept_of(int64_t k, int64_t n_rows) { return k < n_rows ? k : n_rows; }
 
 }  // namespace
 
-void take_top_scan(Workspace& workspace, int64_t n_queries, int64_t n_rows, int64_t k,
+void take_top_scan(Workspace& workspace, int64_t n_queries, int64_t dim, int64_t n_rows, int64_t k,
                    Precision precision) {
   const int64_t kept = kept_of(k, n_rows);
-  const bool exact =
-      precision == Precision::kExact && uses_tensor_cores(precision, n_queries, kept);
+  const bool tensor_cores = uses_tensor_cores(precision, n_queries, kept);
+  const bool exact = tensor_cores && precision == Precision::kExact;
   const Plan plan = take_plan(workspace, n_queries, n_rows, exact ? rescored(kept, n_rows) : kept);
   TopScan sizes{};
   sizes.queries.n_rows = n_queries;
   if (exact) take_rescore(workspace, sizes, plan.merged, plan.share.kept, plan.share.capacity);
+  if (!tensor_cores || precision != Precision::kBf16) return;
+  take_rounded(workspace, n_queries, dim);
+  take_rounded(workspace, n_rows, dim);
 }
 
 Status top_scan(const TopScan& scan, const CodeOut& out, Precision precision, Workspace& workspace,
                 void* stream) {
   const int64_t kept = kept_of(out.k, scan.rows.n_rows);
   if (scan.rows.n_rows > 0x7fffffff || kept > 1 << 24) return Status::kTooLarge;
-  const bool tensor_cores = uses_tensor_cores(precision, scan.queries.n_rows, kept);
-  if (tensor_cores && precision == Precision::kExact) {
-    return scan_exact(scan, out, kept, workspace, stream);
+  if (uses_tensor_cores(precision, scan.queries.n_rows, kept)) {
+    return precision == Precision::kExact
+               ? scan_exact(scan, out, kept, workspace, stream)
+               : scan_tensor(scan, out, kept, precision, workspace, stream);
   }
   const Plan plan = take_plan(workspace, scan.queries.n_rows, scan.rows.n_rows, kept);
-  const Status status = tensor_cores
-                            ? scan_with<kManyQueries, Tf32Product<kManyQueries>>(scan, plan, stream)
-                            : scan_fp32(scan, plan, stream);
+  const Status status = scan_fp32(scan, plan, stream);
   return status == Status::kOk ? write(plan, scan, out, stream) : status;
 }
 

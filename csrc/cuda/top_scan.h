@@ -17,7 +17,7 @@ struct TopScan {
   float empty;  // value of an empty slot
 };
 
-void take_top_scan(Workspace& workspace, int64_t n_queries, int64_t n_rows, int64_t k,
+void take_top_scan(Workspace& workspace, int64_t n_queries, int64_t dim, int64_t n_rows, int64_t k,
                    Precision precision);
 Status top_scan(const TopScan& scan, const CodeOut& out, Precision precision, Workspace& workspace,
                 void* stream);

@@ -126,7 +126,7 @@ int64_t topk_encode_bytes(int64_t n_rows, int64_t dim, int64_t n_latents, int64_
                           Precision precision) {
   Workspace workspace(nullptr);
   workspace.take<float>(n_rows * dim);
-  take_top_scan(workspace, n_rows, n_latents, k, precision);
+  take_top_scan(workspace, n_rows, dim, n_latents, k, precision);
   return workspace.bytes();
 }
 

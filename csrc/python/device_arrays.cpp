@@ -97,7 +97,8 @@ cuda::Precision precision_of(const std::string& name) {
   if (name == "exact") return cuda::Precision::kExact;
   if (name == "fp32") return cuda::Precision::kFp32;
   if (name == "tf32") return cuda::Precision::kTf32;
-  bad_value("precision must be exact, fp32 or tf32, got " + name);
+  if (name == "bf16") return cuda::Precision::kBf16;
+  bad_value("precision must be exact, fp32, tf32 or bf16, got " + name);
 }
 
 void* workspace_on(On workspace, int64_t n_bytes) {

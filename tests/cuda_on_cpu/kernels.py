@@ -25,7 +25,7 @@ import torch
 
 from cfsae_fast.ops.containers import Code, Encoded, Knobs, Recommended, Rows, Stats
 
-FP32, EXACT, TF32 = 0, 1, 2
+FP32, EXACT, TF32, BF16 = 0, 1, 2, 3
 STATUS = {0: "ok", 1: "out of memory", 2: "too large", 3: "launch failed"}
 
 

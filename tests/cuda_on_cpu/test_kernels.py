@@ -6,7 +6,7 @@ import kernels
 import pytest
 import torch
 from conftest import Draw
-from kernels import EXACT, FP32, TF32
+from kernels import BF16, EXACT, FP32, TF32
 
 from cfsae_fast import reference
 from cfsae_fast.ops.containers import Code, Knobs, Rows, Stats
@@ -151,6 +151,23 @@ def test_steer_refuses_more_slots_than_shared_memory_holds(device):
         kernels.steer(device, code, knobs, 2049)
 
 
+def test_steer_takes_a_row_that_fills_all_slots_and_pads_a_wider_result(device):
+    draw = Draw(1)
+    code = draw.code(1, 1048, 1500, padded=0.0)
+    ordered = code.values[0].argsort(descending=True)
+    code = Code(code.indices[:, ordered], code.values[:, ordered])
+    latents = torch.arange(1000, dtype=torch.int32)
+    knobs = Knobs(torch.tensor([0, 1000]), latents, draw.normal(1000),
+                  torch.full((1000,), 2, dtype=torch.uint8))  # fmt: skip
+    want = reference.steer(wide(code), knobs._replace(weights=wide(knobs.weights)), n_latents=1500)
+    device.begin(2)
+    got = kernels.steer(device, code, knobs, 2055)
+    width = want.indices.shape[1]
+    same_code(Code(got.indices[:, :width], got.values[:, :width]), want)
+    assert (got.indices[:, width:] == -1).all()
+    assert (got.values[:, width:] == 0).all()
+
+
 # batch, dim, latents, k: each kernel of the scan, its tails, k = L, more than one split
 SCANS = [(0, 8, 20, 4), (1, 1, 1, 1), (3, 33, 130, 7), (16, 20, 300, 32), (17, 40, 129, 129),
          (65, 12, 260, 5), (2, 64, 700, 100)]  # fmt: skip
@@ -191,6 +208,10 @@ def test_a_block_that_scans_several_tiles_keeps_the_best_of_all(device, seed, pr
     close(got.scores, want.scores)
 
 
+def rounded(value):
+    return value.to(torch.bfloat16).double()
+
+
 @pytest.mark.parametrize("seed", SEEDS[:6])
 def test_topk_encode_on_tensor_cores_is_near(device, seed):
     draw = Draw(seed)
@@ -201,6 +222,29 @@ def test_topk_encode_on_tensor_cores_is_near(device, seed):
     want = reference.topk_encode(*arguments)
     assert (got.code.indices == want.code.indices).double().mean() > 0.9
     close(got.code.values, want.code.values, 2e-2)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_scans_in_bf16_are_those_of_rounded_operands(device, seed):
+    n_rows, dim, n_items, n = SCANS[seed % len(SCANS)]
+    draw = Draw(seed)
+    embedding, items = draw.normal(n_rows, dim), draw.normal(n_items, dim)
+    seen = draw.rows(n_rows, n_items, 20, values=False)
+    begin(device, seed)
+    got = kernels.recommend(device, embedding, items, n, seen=seen, precision=BF16)
+    round_ = rounded if n_rows > 16 else wide  # few queries take the fp32 kernel
+    want = reference.recommend(round_(embedding), round_(items), n, seen=seen)
+    assert torch.equal(got.ids, want.ids)
+    close(got.scores, want.scores, 5e-5)
+    bias, centre = draw.normal(n_items), draw.normal(dim)
+    begin(device, seed)
+    code = kernels.topk_encode(device, embedding, items, bias, centre, n, standardize=False,
+                               precision=BF16).code  # fmt: skip
+    scores = round_(embedding - centre) @ round_(items).T + wide(bias)
+    values, indices = scores.clamp(min=0).topk(n, dim=1)
+    close(code.values, values, 5e-5)
+    assert torch.equal(torch.where(code.indices < 0, 0, code.indices),
+                       torch.where(values > 0, indices, 0).to(torch.int32))  # fmt: skip
 
 
 @pytest.mark.parametrize("precision", [FP32, EXACT])

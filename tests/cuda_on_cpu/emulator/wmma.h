@@ -1,8 +1,18 @@
-// nvcuda::wmma for g++. Element e of a tile lives in lane e % 32, slot e / 32: as good as any,
-// since CUDA leaves the mapping open and kernels must not rely on it.
+// nvcuda::wmma and bf16 for g++. Element e of a tile lives in lane e % 32, slot e / 32: as good as
+// any, since CUDA leaves the mapping open and kernels must not rely on it.
 #pragma once
 
 #include "cuda.h"
+
+struct __nv_bfloat16 {
+  uint16_t bits;
+};
+
+inline __nv_bfloat16 __float2bfloat16_rn(float value) {
+  const unsigned bits = __float_as_uint(value);
+  if (std::isnan(value)) return {0x7fff};
+  return {static_cast<uint16_t>((bits + 0x7fffu + (bits >> 16 & 1)) >> 16)};
+}
 
 namespace nvcuda::wmma {
 
@@ -33,14 +43,18 @@ inline float __float_to_tf32(float value) {  // to nearest, 10 bits of mantissa
   return __uint_as_float((__float_as_uint(value) + 0x1000u) & ~0x1fffu);
 }
 
-inline void check_tile(const float* tile, unsigned pitch) {
-  if (reinterpret_cast<uintptr_t>(tile) % 32 != 0 || pitch % 4 != 0) {
-    emulator::Block::current->fail("wmma: a tile starts at 32 bytes, its pitch is 4 n floats");
+template <typename T>
+void check_tile(const T* tile, unsigned pitch) {
+  if (reinterpret_cast<uintptr_t>(tile) % 32 != 0 || pitch * sizeof(T) % 16 != 0) {
+    emulator::Block::current->fail("wmma: a tile starts at 32 bytes, its pitch is 16 n bytes");
   }
 }
 
-template <typename Use, int M, int N, int K, typename T, typename Layout>
-void load_matrix_sync(fragment<Use, M, N, K, T, Layout>& to, const float* tile, unsigned pitch,
+inline float as_float(float stored) { return stored; }
+inline float as_float(__nv_bfloat16 stored) { return __uint_as_float(unsigned{stored.bits} << 16); }
+
+template <typename Use, int M, int N, int K, typename T, typename Layout, typename Stored>
+void load_matrix_sync(fragment<Use, M, N, K, T, Layout>& to, const Stored* tile, unsigned pitch,
                       EMULATOR_SITE) {
   using Fragment = fragment<Use, M, N, K, T, Layout>;
   check_tile(tile, pitch);
@@ -50,7 +64,7 @@ void load_matrix_sync(fragment<Use, M, N, K, T, Layout>& to, const float* tile, 
     const int e = slot * 32 + static_cast<int>(lane);
     const int r = e / Fragment::kColumns, c = e % Fragment::kColumns;
     constexpr bool kByColumn = std::is_same<Layout, col_major>::value;
-    to.x[slot] = kByColumn ? tile[c * pitch + r] : tile[r * pitch + c];
+    to.x[slot] = as_float(kByColumn ? tile[c * pitch + r] : tile[r * pitch + c]);
   }
 }
 
@@ -73,7 +87,7 @@ struct Operands {
   const B* b;
 };
 
-// What the tensor core reads of a tf32 operand: the low bits are not there.
+// What the tensor core reads of a tf32 operand: the low bits are not there. bf16 has fewer.
 inline float operand(float value) { return __uint_as_float(__float_as_uint(value) & ~0x1fffu); }
 
 template <int M, int N, int K, typename D, typename A, typename B>
@@ -93,14 +107,14 @@ __attribute__((no_sanitize("thread"))) void multiply(emulator::Lane* const* lane
   for (int e = 0; e < M * N; ++e) of(e % 32)->sum->x[e / 32] = sum[e];
 }
 
-template <int M, int N, int K, typename LayoutA, typename LayoutB>
+template <int M, int N, int K, typename T, typename LayoutA, typename LayoutB>
 void mma_sync(fragment<accumulator, M, N, K, float>& to,
-              const fragment<matrix_a, M, N, K, precision::tf32, LayoutA>& a,
-              const fragment<matrix_b, M, N, K, precision::tf32, LayoutB>& b,
+              const fragment<matrix_a, M, N, K, T, LayoutA>& a,
+              const fragment<matrix_b, M, N, K, T, LayoutB>& b,
               const fragment<accumulator, M, N, K, float>& from, EMULATOR_SITE) {
   using D = fragment<accumulator, M, N, K, float>;
-  using A = fragment<matrix_a, M, N, K, precision::tf32, LayoutA>;
-  using B = fragment<matrix_b, M, N, K, precision::tf32, LayoutB>;
+  using A = fragment<matrix_a, M, N, K, T, LayoutA>;
+  using B = fragment<matrix_b, M, N, K, T, LayoutB>;
   D sum = from;
   Operands<D, A, B> operands{&sum, &a, &b};
   emulator::Lane lane;
