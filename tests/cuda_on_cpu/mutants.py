@@ -1,10 +1,12 @@
 """Mutation check of the kernels: break one line at a time and ask whether a test notices.
 
     python tests/cuda_on_cpu/mutants.py [--kind barriers|bounds|all] [--share 1.0] [--json FILE]
+                                        [--files top_scan.cu ...]
 
 barriers: each barrier, warp sync and wait is taken out. bounds: each `<` becomes `<=`, each `<=`
-becomes `<`, and so for `>`, in loops and conditions. Survivors are listed; those that are
-equivalent (a spare barrier, a bound that an earlier one makes idle) can only be told by reading.
+becomes `<`, and so for `>`, in loops and conditions. Of test_kernels.py those tests run that reach
+the file (TESTS). Survivors are listed; those that are equivalent (a spare barrier, a bound that an
+earlier one makes idle) can only be told by reading: docs/gpu-mutants.md holds the last run.
 """
 
 from __future__ import annotations
@@ -27,7 +29,29 @@ ROOT = HERE.parent.parent
 BARRIER = re.compile(r"^\s*(__syncthreads|__syncwarp|Team::sync|wait_for_copies<[^>]*>)\(\);", re.M)
 BOUND = re.compile(r"(?<=\w|\)|\]) (<=|<|>=|>) (?=\w|\()")
 SWAPPED = {"<": "<=", "<=": "<", ">": ">=", ">=": ">"}
-SECONDS = 600  # for one mutant, its build included
+SECONDS = 900  # for one mutant, its build included
+_GATHERS = "encode_rows or gradients or sparse_decode or topk_encode_backward or schedule"
+_SCANS = "(topk_encode or recommend or scan or schedule or fp32) and not backward"
+TESTS = {  # file: which tests reach it; not named: all
+    "adam.cu": "adam",
+    "encode_rows.cu": "encode_rows or gradients or schedule",
+    "gather.cu": _GATHERS,
+    "gather.h": _GATHERS,
+    "grouped.cu": _GATHERS,
+    "grouped.h": _GATHERS,
+    "recommend.cu": "recommend or several",
+    "selector.h": _SCANS,
+    "sparse_decode.cu": "sparse_decode",
+    "steer.cu": "steer",
+    "steer_decode.cu": "steer",
+    "steer_row.h": "steer",
+    "tiles.h": _SCANS,
+    "top_scan.cu": _SCANS,
+    "top_scan.h": _SCANS,
+    "top_scan_exact.cu": _SCANS,
+    "top_scan_exact.h": _SCANS,
+    "topk_encode.cu": "topk_encode or schedule",
+}
 
 
 class Mutant(NamedTuple):
@@ -63,6 +87,7 @@ def is_noticed(mutant: Mutant, folder: Path) -> bool:
     lines[mutant.line] = mutant.after
     target.write_text("\n".join(lines) + "\n")
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider",
+               "-k", TESTS.get(mutant.path.name, "test"),
                str(HERE / "test_kernels.py")]  # fmt: skip
     environment = os.environ | {"CFSAE_CUDA_CSRC": str(csrc)}
     try:
@@ -83,13 +108,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kind", choices=["barriers", "bounds", "all"], default="all")
     parser.add_argument("--share", type=float, default=1.0, help="of the mutants, drawn at random")
+    parser.add_argument("--files", nargs="*", help="names of files in csrc/cuda; default: all")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     sources = (ROOT / "csrc" / "cuda").iterdir()
-    paths = sorted(path for path in sources if path.suffix in (".cu", ".h"))
+    wanted = [path for path in sources if path.suffix in (".cu", ".h")]
+    paths = sorted(p for p in wanted if not arguments.files or p.name in arguments.files)
     mutants = [mutant for path in paths for mutant in mutants_of(path, arguments.kind)]
-    wanted = max(1, round(arguments.share * len(mutants)))
-    mutants = sorted(random.Random(0).sample(mutants, wanted))
+    count = max(1, round(arguments.share * len(mutants)))
+    mutants = sorted(random.Random(0).sample(mutants, count))
     survivors = []
     with tempfile.TemporaryDirectory() as folder:
         for mutant in mutants:
