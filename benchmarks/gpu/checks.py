@@ -1,4 +1,7 @@
-"""Every op against the fp64 reference on fresh random inputs, with poisoned results."""
+"""Every op against the fp64 reference on fresh random inputs, with poisoned results.
+
+The reference runs on the CPU, whichever device is asked.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +22,17 @@ ROUGH = {"tf32": 0.9, "bf16": 0.7}  # the share of ids that unproven products mu
 
 
 def wide(value: Any) -> Any:
-    """Floats as float64, containers field by field."""
+    """On the CPU, floats as float64; containers field by field."""
     if isinstance(value, tuple):
         return type(value)(*map(wide, value))
-    return value.double() if torch.is_tensor(value) and value.is_floating_point() else value
+    if not torch.is_tensor(value):
+        return value
+    return value.double().cpu() if value.is_floating_point() else value.cpu()
 
 
 def off(got: Tensor, want: Tensor) -> float:
     """The largest difference, relative where values are large; NaN counts as infinite."""
+    got, want = got.cpu(), want.cpu()
     if got.shape != want.shape:
         return float("inf")
     error = ((got.double() - want).abs() / (1 + want.abs())).nan_to_num(torch.inf)
@@ -37,8 +43,13 @@ def off(got: Tensor, want: Tensor) -> float:
 def off_top(ids: Tensor, values: Tensor, want_ids: Tensor, want_values: Tensor) -> float:
     """As `off`, of sorted top lists; where ids differ their values must tie within TOLERANCE."""
     error = off(values, want_values)
-    wrong = float((ids != want_ids).double().mean()) if ids.numel() else 0.0
+    wrong = apart(ids, want_ids)
     return error if wrong < 1e-3 or error > TOLERANCE else max(error, wrong)
+
+
+def apart(ids: Tensor, want: Tensor) -> float:
+    """The share of ids that differ."""
+    return float((ids.cpu() != want.cpu()).double().mean()) if ids.numel() else 0.0
 
 
 def run(device: Device, shape: Shape, seed: int) -> dict[str, float]:
@@ -64,20 +75,21 @@ def _gradients(op: Callable, leaves: list[Tensor], double: bool) -> tuple[Tensor
     return out.detach(), list(torch.autograd.grad(out.square().sum() / out.numel(), leaves))
 
 
-def _compared(name: str, op: Callable, leaves: list[Tensor]) -> dict[str, float]:
-    """op(module, *leaves) by ops and by the fp64 reference: result and gradients."""
-    mine, own = _gradients(lambda *x: op(ops, *x), leaves, False)
-    true, want = _gradients(lambda *x: op(reference, *x), leaves, True)
+def _compared(name: str, op: Callable, g: Inputs, leaves: list[Tensor]) -> dict[str, float]:
+    """op(module, given, *leaves) by ops and by the fp64 reference: result and gradients."""
+    there = wide(g)
+    mine, own = _gradients(lambda *x: op(ops, g, *x), leaves, False)
+    true, want = _gradients(lambda *x: op(reference, there, *x), leaves, True)
     scale = max(float(one.abs().max()) for one in want) or 1.0
-    worst = max(off(a / scale, b / scale) for a, b in zip(own, want, strict=True))
+    worst = max(off(a.cpu() / scale, b / scale) for a, b in zip(own, want, strict=True))
     return {name: off(mine, true), f"{name} backward": worst}
 
 
 def _rows(g: Inputs, shape: Shape) -> dict[str, float]:
-    def op(module, items, values):
-        return module.encode_rows(g.rows._replace(values=values), items)
+    def op(module, given, items, values):
+        return module.encode_rows(given.rows._replace(values=values), items)
 
-    return _compared("encode_rows", op, [g.items, g.rows.values])
+    return _compared("encode_rows", op, g, [g.items, g.rows.values])
 
 
 def _encoding(g: Inputs, shape: Shape) -> dict[str, float]:
@@ -87,7 +99,7 @@ def _encoding(g: Inputs, shape: Shape) -> dict[str, float]:
     for precision in ops.PRECISIONS:
         code, stats = ops.topk_encode(*encode, shape.k, precision=precision)
         if precision in ROUGH:
-            share = float((code.indices == want.code.indices).double().mean())
+            share = 1 - apart(code.indices, want.code.indices)
             found[f"topk_encode {precision}"] = 0.0 if share > ROUGH[precision] else 1 - share
             continue
         error = off_top(code.indices, code.values, want.code.indices, want.code.values)
@@ -95,33 +107,32 @@ def _encoding(g: Inputs, shape: Shape) -> dict[str, float]:
             error, off(stats.mean, want.stats.mean), off(stats.std, want.stats.std)
         )
 
-    def op(module, *leaves):  # what the code says of each row, and its stats
+    def op(module, given, *leaves):  # what the code says of each row, and its stats
         (_, values), (mean, std) = module.topk_encode(*leaves, shape.k)
         return torch.cat([values, mean[:, None], std[:, None]], dim=1)
 
-    found["topk_encode backward"] = _compared("", op, list(encode))[" backward"]
+    found["topk_encode backward"] = _compared("", op, g, list(encode))[" backward"]
     return found
 
 
 def _decoding(g: Inputs, shape: Shape) -> dict[str, float]:
-    def op(module, values, dictionary, bias, mean, std):
-        code = Code(g.code.indices, values)
+    def op(module, given, values, dictionary, bias, mean, std):
+        code = Code(given.code.indices, values)
         return module.sparse_decode(code, dictionary, bias, Stats(mean, std))
 
     leaves = [g.code.values, g.dictionary, g.bias, g.stats.mean, g.stats.std]
-    return _compared("sparse_decode", op, leaves)
+    return _compared("sparse_decode", op, g, leaves)
 
 
 def _steering(g: Inputs, shape: Shape) -> dict[str, float]:
-    there = type(g.knobs)(*(one.to(g.embedding.device) for one in g.knobs))
     got = ops.steer(g.code, g.knobs, n_latents=shape.latents)
-    want = reference.steer(wide(g.code), wide(there), n_latents=shape.latents)
+    want = reference.steer(wide(g.code), wide(g.knobs), n_latents=shape.latents)
     found = {"steer": off_top(*got, *want)}
     for mode in ("residual", "reconstruct"):
         rest = (g.dictionary, g.bias, g.stats)
         mine = ops.steer_decode(g.embedding, g.code, g.knobs, *rest, mode=mode)
         true = reference.steer_decode(
-            wide(g.embedding), wide(g.code), wide(there), *map(wide, rest), mode=mode
+            wide(g.embedding), wide(g.code), wide(g.knobs), *map(wide, rest), mode=mode
         )
         found[f"steer_decode {mode}"] = off(mine, true)
     return found
@@ -132,12 +143,13 @@ def _recommending(g: Inputs, shape: Shape) -> dict[str, float]:
     allowed = (torch.rand(shape.items, generator=chance) < 0.9).to(g.items.device)
     seen, n = g.rows._replace(values=None), shape.n
     options = {"seen": seen, "allowed": allowed}
-    want = reference.recommend(wide(g.embedding), wide(g.items), n, **options)
+    there = {name: wide(one) for name, one in options.items()}
+    want = reference.recommend(wide(g.embedding), wide(g.items), n, **there)
     found = {}
     for precision in ops.PRECISIONS:
         got = ops.recommend(g.embedding, g.items, n, precision=precision, **options)
         if precision in ROUGH:
-            share = float((got.ids == want.ids).double().mean())
+            share = 1 - apart(got.ids, want.ids)
             found[f"recommend {precision}"] = 0.0 if share > ROUGH[precision] else 1 - share
         else:
             found[f"recommend {precision}"] = off_top(*got, *want)

@@ -94,13 +94,13 @@ class _Placed:
             return self._here(fitted.user_factors[request.users])
         summed = ops.encode_rows(rows, self.item_weight)
         if fitted.cfae.normalize_input:
-            norms = self._here(CFAENetwork.row_norms(request.rows))[:, None]
-            summed = summed / norms.where(norms > 0, norms.new_ones(()))
+            norms = self._here(CFAENetwork.row_norms(request.rows)).unsqueeze(1)
+            summed = summed / norms.masked_fill(norms == 0, 1)
         if self.first_bias is not None:
             summed = summed + self.first_bias
         first = summed.tanh() if fitted.cfae.first_activation == "tanh" else summed
         embedding = _through(first, self.encoder_layers)
-        empty = (rows.offsets.diff() == 0)[:, None]
+        empty = (rows.offsets.diff() == 0).unsqueeze(1)
         return self.cold.where(empty, embedding).contiguous()
 
     def _steer(self, embedding: Tensor, turns: list[Any], mode: str) -> Tensor:
@@ -126,9 +126,9 @@ class _Placed:
         )
         (indices, values), stats = encoded
         if sae.threshold is not None:
-            kept = values > np.float32(sae.threshold)
-            indices = indices.where(kept, indices.new_tensor(ops.PADDING))
-            values = values.where(kept, values.new_zeros(()))
+            left_out = values <= float(np.float32(sae.threshold))
+            indices = indices.masked_fill(left_out, ops.PADDING)
+            values = values.masked_fill(left_out, 0)
         if sae.kind == "basic":  # as wide as its widest row
             width = max(1, int((indices != ops.PADDING).sum(dim=1).max()) if len(indices) else 1)
             indices, values = indices[:, :width].contiguous(), values[:, :width].contiguous()

@@ -20,17 +20,14 @@ constexpr int64_t kWantedBlocks =
     264;  // two for each of 132 SMs; more splits than needed are harmless
 constexpr int64_t kMostSplits = 64;
 
-int64_t queries_of_tile(int64_t n_queries) {
-  return n_queries <= kFewQueries ? kFewQueries : kManyQueries;
-}
-
 // Few queries: many shares of the rows, so that every SM reads some of them.
 int64_t n_splits(int64_t n_queries, int64_t n_rows) {
-  const int64_t query_tiles = divide_up(n_queries, queries_of_tile(n_queries));
   const int64_t row_tiles = divide_up(n_rows, kTileRows);
-  int64_t splits = divide_up(kWantedBlocks, query_tiles > 0 ? query_tiles : 1);
-  if (n_queries <= kFewQueries) splits = 2 * kWantedBlocks;
-  if (n_queries > kFewQueries && splits > kMostSplits) splits = kMostSplits;
+  int64_t splits = 2 * kWantedBlocks;
+  if (n_queries > kFewQueries) {
+    splits = divide_up(kWantedBlocks, divide_up(n_queries, kManyQueries));
+    if (splits > kMostSplits) splits = kMostSplits;
+  }
   return splits < row_tiles ? splits : row_tiles;
 }
 

@@ -115,3 +115,27 @@ def test_serving_from_the_cpu_still_needs_no_torch():
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True,
                           cwd=Path(__file__).parent, check=True)  # fmt: skip
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("cfae, sae", [("elsa", "topk"), ("multvae", "batchtopk")])
+def test_no_tensor_is_left_on_another_device(dataset, cfae, sae, monkeypatch):
+    """With tensors that have a device and no memory, torch itself refuses to mix devices."""
+    import torch
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    from cfsae_fast import ops
+    from cfsae_fast.ops import device
+    from cfsae_fast.recommender.place import _Placed, _through
+
+    fitted = make(dataset, cfae, sae).fitted
+    monkeypatch.setattr(device, "place", torch.device)
+    request = SteerableRecommender.from_fitted(fitted)._request(list(range(9)), None, "error")
+    with FakeTensorMode():
+        placed = _Placed(fitted, "cuda:0")
+        rows = type(request.rows)(*map(placed._here, request.rows))
+        embedding = placed._embed(request, rows)
+        moved = placed._steer(embedding, [None] * 9, "reconstruct")
+        found = ops.recommend(_through(moved, placed.decoder_layers), placed.items, 4,
+                              bias=placed.item_bias, seen=rows)  # fmt: skip
+    assert {one.device for one in (embedding, moved, *found)} == {torch.device("cuda:0")}
+    assert found.ids.shape == (9, 4)
