@@ -5,7 +5,7 @@ from __future__ import annotations
 import kernels
 import pytest
 import torch
-from conftest import Draw
+from drawing import Draw
 from kernels import BF16, EXACT, FP32, TF32
 
 from cfsae_fast import reference
