@@ -214,6 +214,9 @@ class _Builder:
 
 
 def _csr(rows: list[KnobRow]) -> Knobs:
+    if len(rows) == 1:  # one user's request, which is short
+        latents, weights, kinds, _ = rows[0]
+        return Knobs(np.array([0, len(latents)]), latents, weights.astype(np.float32), kinds)
     offsets = np.zeros(len(rows) + 1, dtype=np.int64)
     np.cumsum([len(row.latents) for row in rows], out=offsets[1:])
     if not rows:
