@@ -173,6 +173,9 @@ Status folded_turn(const LiveScores& live, const Matrix& embedding, const CodeVi
                    const Matrix& items, const float* item_bias, const RowsView* seen,
                    const uint8_t* allowed, const CodeOut& out, const Execution& execution);
 
+// grad (n_rows, dim) loses each row's part along the row of `rows` (of length 1), in place.
+Status tangent_rows(const Matrix& rows, float* grad, const Execution& execution);
+
 // Scores (n_rows, width) of items first_item .. first_item + width - 1, in training: fp32 or bf16.
 struct ScoreTile {
   void* scores;

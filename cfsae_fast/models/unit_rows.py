@@ -9,14 +9,22 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from cfsae_fast.ops.tiles import tangent_rows_
+
 
 @torch.no_grad()
 def project_gradient_(weight: nn.Parameter) -> None:
     """Remove from each row's gradient its part along the (unit) row, in place."""
-    if weight.grad is not None:
-        # a product of the two would be written to memory once more, only to be summed
-        along = torch.bmm(weight.grad.unsqueeze(1), weight.unsqueeze(2)).squeeze(2)
-        weight.grad.addcmul_(along, weight, value=-1)
+    grad = weight.grad
+    if grad is None:
+        return
+    plain = weight.is_contiguous() and grad.is_contiguous() and weight.dtype == torch.float32
+    if plain and weight.device.type == "cpu":
+        tangent_rows_(weight.detach().numpy(), grad.numpy())
+        return
+    # a product of the two would be written to memory once more, only to be summed
+    along = torch.bmm(grad.unsqueeze(1), weight.unsqueeze(2)).squeeze(2)
+    grad.addcmul_(along, weight, value=-1)
 
 
 @torch.no_grad()

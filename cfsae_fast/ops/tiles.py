@@ -1,6 +1,6 @@
-"""Floor 1: what a loss does to a tile of scores between its matrix products, in place, on arrays.
+"""Floor 1: passes that only training makes, in place, on arrays.
 
-Station: embedding' -> scores, in training only.
+Station: embedding' -> scores by tiles, and the weights between two steps.
 """
 
 from __future__ import annotations
@@ -58,3 +58,8 @@ def cosine_tile_backward_(
         tuple(inputs), tuple(targets), scores, first_item, n_items, on_scores, on_targets,
         grad_inputs, *execution(threads),
     )  # fmt: skip
+
+
+def tangent_rows_(rows: Array, grad: Array, *, threads: int = 0) -> None:
+    """grad_r -= (grad_r . row_r) row_r in place: (n, d) float32 each, rows of length 1."""
+    _C.tangent_rows(rows, grad, *execution(threads))

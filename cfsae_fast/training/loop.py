@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from cfsae_fast.config import TrainConfig
 from cfsae_fast.training.checkpoints import Progress, RunFolder
+from cfsae_fast.training.memory import kept_memory
 from cfsae_fast.training.progress import Report, progress_bar
 from cfsae_fast.training.randomness import torch_generator
 from cfsae_fast.training.samplers import Sampler
@@ -79,7 +80,7 @@ def train(
     run = _Run(model, sampler, config, validation, folder)
     run.start(resume)
     total = config.epochs * run.steps_per_epoch
-    with progress_bar(title, total=total, show=show_progress) as report:
+    with kept_memory(), progress_bar(title, total=total, show=show_progress) as report:
         while run.goes_on():
             record = run.epoch(report)
             if on_epoch is not None:

@@ -50,11 +50,19 @@ void cosine_tile_backward(const py::tuple& inputs, const py::tuple& targets, Han
   run([&] { return cpu::cosine_tile_backward(of.inputs, of.targets, of.tile, s, t, to, how); });
 }
 
+void tangent_rows(Handle rows, Handle grad, int threads, const std::string& isa) {
+  const Matrix of = matrix(rows, "rows");
+  float* const to = borrow_out<float>(grad, "grad", {of.n_rows, of.dim});
+  const Execution how = execution(threads, isa);
+  run([&] { return cpu::tangent_rows(of, to, how); });
+}
+
 }  // namespace
 
 void add_training(py::module_& m) {
   m.def("cosine_tile", cosine_tile);
   m.def("cosine_tile_backward", cosine_tile_backward);
+  m.def("tangent_rows", tangent_rows);
 }
 
 }  // namespace cfsae::door
