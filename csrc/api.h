@@ -275,6 +275,24 @@ Status recommend(const Matrix& embedding, const Matrix& items, const float* bias
                  const RowsView* seen, const uint8_t* allowed, const CodeOut& out,
                  Precision precision, const Execution& execution);
 
+using FoldedTable = cpu::FoldedTable;
+using FoldedEncoder = cpu::FoldedEncoder;
+using FoldedDecoder = cpu::FoldedDecoder;
+
+// topk_encode and recommend as kFp32 answers, bit for bit, by tables of products. A row that they
+// exclude too little for is scanned the dense way.
+int64_t folded_topk_encode_bytes(int64_t n_rows, int64_t dim, int64_t n_latents, int64_t k);
+Status folded_topk_encode(const RowsView& rows, const FoldedEncoder& folded,
+                          const Matrix& embedding, const Matrix& encoder, const float* bias,
+                          const float* centre, const CodeOut& code, float* mean, float* std,
+                          const Execution& execution);
+
+int64_t folded_recommend_bytes(int64_t n_rows, int64_t n_items, int64_t n);
+Status folded_recommend(const CodeView& code, const StatsView& stats, const FoldedDecoder& folded,
+                        const Matrix& embedding, const Matrix& items, const float* bias,
+                        const RowsView* seen, const uint8_t* allowed, const CodeOut& out,
+                        const Execution& execution);
+
 struct Adam {  // step counts from 1; weight_decay is decoupled
   float lr, beta1, beta2, epsilon, weight_decay;
   int64_t step;

@@ -7,9 +7,9 @@
 #include <vector>
 
 #include "api.h"
-#include "cpu/folded_bounds.h"
 #include "cpu/folded_screen.h"
 #include "cpu/standardise.h"
+#include "folded_bounds.h"
 #include "parallel.h"
 
 namespace cfsae::cpu {

@@ -6,9 +6,9 @@
 #include <vector>
 
 #include "api.h"
-#include "cpu/folded_bounds.h"
 #include "cpu/folded_screen.h"
 #include "cpu/steer_row.h"
+#include "folded_bounds.h"
 
 namespace cfsae::cpu {
 namespace {

@@ -8,10 +8,9 @@
 #include "cpu/candidates.h"
 #include "cpu/folded_kernels.h"
 #include "cpu/scratch.h"
+#include "folded_bounds.h"
 
 namespace cfsae::cpu {
-
-inline constexpr double kUnit = 1.0 / (1 << 24);  // relative rounding error of one fp32 operation
 
 struct ExactTail {  // value = query . row + bias, as top_scan computes it for few queries
   Matrix rows;
@@ -62,10 +61,7 @@ class Screen {
   std::vector<int32_t> found_;
 };
 
-// sum_j |weight_j| and sum_j |weight_j| * errors[id_j], over the ids that are not negative.
-struct Weighed {
-  double total = 0.0, error = 0.0;
-};
+// Over the ids that are not negative.
 Weighed weigh(const FoldedTable& table, const int32_t* ids, const float* weights, int64_t n);
 
 double length_of(const float* x, int64_t n);

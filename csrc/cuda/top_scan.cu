@@ -48,16 +48,6 @@ __device__ void load_bias(const TopScan& scan, int64_t first_row, ScanShared& sh
   }
 }
 
-// Whether the query has seen the row, asked by the whole warp at once.
-__device__ bool has_seen(const TopScan& scan, int64_t query, int64_t row) {
-  bool found = false;
-  for (int64_t j = scan.seen_offsets[query] + Warp::thread(); j < scan.seen_offsets[query + 1];
-       j += kWarpSize) {
-    found |= scan.seen_items[j] == row;
-  }
-  return __any_sync(kAllLanes, found) != 0;
-}
-
 // Offers the products of one query with the tile to its selector.
 __device__ void select(const TopScan& scan, int64_t query, int64_t first_row, const float* products,
                        const ScanShared& shared, Selector& selector) {
@@ -257,6 +247,37 @@ Status scan_tensor(TopScan scan, const CodeOut& out, int64_t kept, Precision pre
 int64_t kept_of(int64_t k, int64_t n_rows) { return k < n_rows ? k : n_rows; }
 
 }  // namespace
+
+Candidates take_candidates(Workspace& workspace, int64_t splits, int64_t n_queries, int64_t kept) {
+  Candidates candidates;
+  candidates.splits = splits;
+  candidates.kept = static_cast<int>(kept);
+  candidates.capacity = selector_capacity(kept);
+  candidates.keys = workspace.take<Key>(splits * n_queries * candidates.capacity);
+  candidates.merged = workspace.take<Key>(n_queries * candidates.capacity);
+  return candidates;
+}
+
+Status merge_candidates(const Candidates& candidates, int64_t n_queries, void* stream) {
+  const Share share{0, candidates.kept, candidates.capacity, candidates.keys, nullptr};
+  return launch(merge_kernel,
+                {divide_up(n_queries, kMergeThreads / kWarpSize), 1, kMergeThreads, 0}, stream,
+                share, candidates.splits, n_queries, candidates.merged);
+}
+
+void take_top_scan_of_failed(Workspace& workspace, int64_t n_queries, int64_t n_rows, int64_t k) {
+  take_plan(workspace, n_queries, n_rows, kept_of(k, n_rows));
+}
+
+Status top_scan_of_failed(const TopScan& scan, const CodeOut& out, const Candidates& candidates,
+                          const int* failed, Workspace& workspace, void* stream) {
+  Plan plan = take_plan(workspace, scan.queries.n_rows, scan.rows.n_rows, candidates.kept);
+  plan.merged = candidates.merged;
+  plan.share.failed = failed;
+  const Status status = scan_fp32(scan, plan, stream);
+  plan.share.failed = nullptr;
+  return status == Status::kOk ? write(plan, scan, out, stream) : status;
+}
 
 void take_top_scan(Workspace& workspace, int64_t n_queries, int64_t dim, int64_t n_rows, int64_t k,
                    Precision precision) {

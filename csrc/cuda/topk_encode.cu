@@ -3,6 +3,7 @@
 #include "cuda/gather.h"
 #include "cuda/grouped.h"
 #include "cuda/reduce.h"
+#include "cuda/standardise.h"
 #include "cuda/top_scan.h"
 
 namespace cfsae::cuda {
@@ -122,6 +123,16 @@ Status encoder_grads(const Matrix& embedding, const Matrix& encoder, const float
 
 }  // namespace
 
+Status standardise(const Matrix& embedding, const float* centre, float* mean, float* std,
+                   float* centred, void* stream) {
+  if (mean != nullptr) {
+    const Status status = launch(standardize_kernel, {embedding.n_rows, 1, kThreads, 0}, stream,
+                                 embedding, mean, std);
+    if (status != Status::kOk) return status;
+  }
+  return centre_rows(embedding, {mean, std}, centre, centred, stream);
+}
+
 int64_t topk_encode_bytes(int64_t n_rows, int64_t dim, int64_t n_latents, int64_t k,
                           Precision precision) {
   Workspace workspace(nullptr);
@@ -136,13 +147,7 @@ Status topk_encode(const Matrix& embedding, const Matrix& encoder, const float* 
   void* const stream = execution.stream;
   Workspace workspace(execution.workspace);
   float* const centred = workspace.take<float>(embedding.n_rows * embedding.dim);
-  Status status = Status::kOk;
-  if (mean != nullptr) {
-    status = launch(standardize_kernel, {embedding.n_rows, 1, kThreads, 0}, stream, embedding, mean,
-                    std);
-  }
-  if (status != Status::kOk) return status;
-  status = centre_rows(embedding, {mean, std}, centre, centred, stream);
+  const Status status = standardise(embedding, centre, mean, std, centred, stream);
   if (status != Status::kOk) return status;
   const Matrix queries{centred, embedding.n_rows, embedding.dim};
   return top_scan({queries, encoder, bias, nullptr, nullptr, nullptr, 0.0f, 0.0f}, code, precision,

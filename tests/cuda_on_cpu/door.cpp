@@ -108,6 +108,35 @@ int door_recommend(const cfsae::Matrix* embedding, const cfsae::Matrix* items, c
   });
 }
 
+int64_t door_folded_topk_encode_bytes(int64_t n_rows, int64_t dim, int64_t n_latents, int64_t k) {
+  return cfsae::cuda::folded_topk_encode_bytes(n_rows, dim, n_latents, k);
+}
+
+int door_folded_topk_encode(const cfsae::RowsView* rows, const cfsae::cuda::FoldedEncoder* folded,
+                            const cfsae::Matrix* embedding, const cfsae::Matrix* encoder,
+                            const float* bias, const float* centre, const cfsae::CodeOut* code,
+                            float* mean, float* std, const cfsae::cuda::Execution* execution) {
+  return door_run([&] {
+    return cfsae::cuda::folded_topk_encode(*rows, *folded, *embedding, *encoder, bias, centre,
+                                           *code, mean, std, *execution);
+  });
+}
+
+int64_t door_folded_recommend_bytes(int64_t n_rows, int64_t n_items, int64_t n) {
+  return cfsae::cuda::folded_recommend_bytes(n_rows, n_items, n);
+}
+
+int door_folded_recommend(const cfsae::CodeView* code, const cfsae::StatsView* stats,
+                          const cfsae::cuda::FoldedDecoder* folded, const cfsae::Matrix* embedding,
+                          const cfsae::Matrix* items, const float* bias,
+                          const cfsae::RowsView* seen, const uint8_t* allowed,
+                          const cfsae::CodeOut* out, const cfsae::cuda::Execution* execution) {
+  return door_run([&] {
+    return cfsae::cuda::folded_recommend(*code, *stats, *folded, *embedding, *items, bias, seen,
+                                         allowed, *out, *execution);
+  });
+}
+
 int door_adam(const cfsae::cuda::Adam* adam, int64_t n, const float* grad, float* parameters,
               float* first, float* second, const cfsae::cuda::Execution* execution) {
   return door_run(

@@ -11,6 +11,7 @@ from ctypes import (
     POINTER,
     Structure,
     byref,
+    c_double,
     c_float,
     c_int32,
     c_int64,
@@ -24,6 +25,7 @@ import numpy as np
 import torch
 
 from cfsae_fast.ops.containers import Code, Encoded, Knobs, Recommended, Rows, Stats
+from cfsae_fast.ops.folded import FoldedSide
 
 FP32, EXACT, TF32, BF16 = 0, 1, 2, 3
 STATUS = {0: "ok", 1: "out of memory", 2: "too large", 3: "launch failed"}
@@ -57,6 +59,10 @@ _Adam = _view("_Adam", lr=c_float, beta1=c_float, beta2=c_float, epsilon=c_float
               weight_decay=c_float, step=c_int64)  # fmt: skip
 
 
+_Folded = _view("_Folded", values=c_void_p, scales=c_void_p, errors=c_void_p, n_rows=c_int64,
+                dim=c_int64, sums=c_void_p, shifts=c_void_p, norms=4 * c_double)  # fmt: skip
+
+
 class Result:
     """An array on the device that an op writes."""
 
@@ -79,7 +85,8 @@ class Device:
         self.door.door_allocate.restype = c_void_p
         self.door.door_launches.restype = c_int64
         for name in ("encode_rows_backward", "topk_encode", "topk_encode_backward",
-                     "sparse_decode_backward", "recommend"):  # fmt: skip
+                     "sparse_decode_backward", "recommend", "folded_topk_encode",
+                     "folded_recommend"):  # fmt: skip
             getattr(self.door, f"door_{name}_bytes").restype = c_int64
         self.offset = 0
         self.begin(0)
@@ -145,6 +152,12 @@ class Device:
     def knobs(self, knobs: Knobs):
         arrays = (self.put(array) for array in knobs)
         return byref(_Knobs(len(knobs.offsets) - 1, *arrays))
+
+    def folded(self, side: FoldedSide, *norms: float):
+        """norms: those that the op's struct holds, in its order."""
+        table = [self.put(array) for array in side.table]
+        places = map(self.put, (side.sums, side.shifts))
+        return byref(_Folded(*table, *side.table.values.shape, *places, (4 * c_double)(*norms)))
 
     def code_out(self, n_rows: int, k: int):
         indices, values = self.result(n_rows, k, dtype=torch.int32), self.result(n_rows, k)
@@ -259,6 +272,34 @@ def recommend(device: Device, embedding, items, n, *, bias=None, seen=None, allo
     device.call("recommend", device.matrix(embedding), device.matrix(items),
                 _pointer(device.put(bias)), view, _pointer(device.put(allowed)), out,
                 c_int32(precision), device.execution(n_bytes))  # fmt: skip
+    return Recommended(ids.read(), scores.read())
+
+
+def folded_topk_encode(device: Device, rows: Rows, folded: FoldedSide, embedding, encoder, bias,
+                       centre, k, *, standardize=True) -> Encoded:  # fmt: skip
+    n, dim = embedding.shape
+    out, indices, values = device.code_out(n, k)
+    mean, std = (device.result(n), device.result(n)) if standardize else (None, None)
+    item, latent, _, offset = folded.norms
+    n_bytes = device.bytes_of("folded_topk_encode", n, dim, len(encoder), k)
+    device.call("folded_topk_encode", byref(device.rows(rows)),
+                device.folded(folded, item, latent, offset), device.matrix(embedding),
+                device.matrix(encoder), _pointer(device.put(bias)), _pointer(device.put(centre)),
+                out, _address(mean), _address(std), device.execution(n_bytes))  # fmt: skip
+    stats = Stats(mean.read(), std.read()) if standardize else None
+    return Encoded(Code(indices.read(), values.read()), stats)
+
+
+def folded_recommend(device: Device, code, stats, folded: FoldedSide, embedding, items, n, *,
+                     bias=None, seen=None, allowed=None) -> Recommended:  # fmt: skip
+    atom, item, sae_bias, offset = folded.norms
+    out, ids, scores = device.code_out(len(embedding), n)
+    view = POINTER(_Rows)() if seen is None else byref(device.rows(seen))
+    n_bytes = device.bytes_of("folded_recommend", len(embedding), len(items), n)
+    device.call("folded_recommend", device.code(code), device.stats(stats),
+                device.folded(folded, atom, item, sae_bias, offset), device.matrix(embedding),
+                device.matrix(items), _pointer(device.put(bias)), view,
+                _pointer(device.put(allowed)), out, device.execution(n_bytes))  # fmt: skip
     return Recommended(ids.read(), scores.read())
 
 

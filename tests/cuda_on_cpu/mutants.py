@@ -4,9 +4,10 @@
                                         [--files top_scan.cu ...]
 
 barriers: each barrier, warp sync and wait is taken out. bounds: each `<` becomes `<=`, each `<=`
-becomes `<`, and so for `>`, in loops and conditions. Of test_kernels.py those tests run that reach
-the file (TESTS). Survivors are listed; those that are equivalent (a spare barrier, a bound that an
-earlier one makes idle) can only be told by reading: docs/gpu-mutants.md holds the last run.
+becomes `<`, and so for `>`, in loops and conditions. Of test_kernels.py and test_folded.py
+those tests run that reach the file (TESTS). Survivors are listed; those that are equivalent (a
+spare barrier, a bound that an earlier one makes idle) can only be told by reading:
+docs/gpu-mutants.md holds the last run.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ _GATHERS = "encode_rows or gradients or sparse_decode or topk_encode_backward or
 _SCANS = "(topk_encode or recommend or scan or schedule or fp32) and not backward"
 TESTS = {  # file: which tests reach it; not named: all
     "adam.cu": "adam",
+    "folded.cu": "folded or tables or dense or survivors",
+    "folded_sums.h": "folded or tables or dense or survivors",
     "encode_rows.cu": "encode_rows or gradients or schedule",
     "gather.cu": _GATHERS,
     "gather.h": _GATHERS,
@@ -79,7 +82,8 @@ def is_noticed(mutant: Mutant, folder: Path) -> bool:
     csrc = folder / "csrc"
     shutil.rmtree(csrc, ignore_errors=True)
     (csrc / "cuda").mkdir(parents=True)
-    shutil.copy(ROOT / "csrc" / "api.h", csrc)
+    for header in (ROOT / "csrc").glob("*.h"):
+        shutil.copy(header, csrc)
     for source in (ROOT / "csrc" / "cuda").iterdir():
         shutil.copy(source, csrc / "cuda")
     target = csrc / "cuda" / mutant.path.name
@@ -88,7 +92,7 @@ def is_noticed(mutant: Mutant, folder: Path) -> bool:
     target.write_text("\n".join(lines) + "\n")
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider",
                "-k", TESTS.get(mutant.path.name, "test"),
-               str(HERE / "test_kernels.py")]  # fmt: skip
+               str(HERE / "test_kernels.py"), str(HERE / "test_folded.py")]  # fmt: skip
     environment = os.environ | {"CFSAE_CUDA_CSRC": str(csrc)}
     try:
         done = subprocess.run(command, env=environment, capture_output=True, timeout=SECONDS)

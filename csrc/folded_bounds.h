@@ -4,28 +4,38 @@
 
 #include <cmath>
 #include <cstdint>
-#include <limits>
 
 #include "api.h"
-#include "cpu/folded_screen.h"
 
-namespace cfsae::cpu {
+#if defined(__CUDACC__)
+#define CFSAE_ANYWHERE __host__ __device__ inline  // the CPU engine and the kernels share them
+#else
+#define CFSAE_ANYWHERE inline
+#endif
 
+namespace cfsae {
+
+inline constexpr double kUnit = 1.0 / (1 << 24);  // relative rounding error of one fp32 operation
 inline constexpr double kWorthless = 1e30;  // a bound (or a value) near fp32's end excludes nothing
 
-// Of underflow: 1e-34 covers a million operations that each lose a denormal.
-inline double underflow(double std) { return 1e-34 * (1.0 + std + 1.0 / std); }
+// sum_j |weight_j| and sum_j |weight_j| * errors[id_j], over the ids that are rows.
+struct Weighed {
+  double total = 0.0, error = 0.0;
+};
 
-inline double usable(double bound, double magnitude, double std) {
+// Of underflow: 1e-34 covers a million operations that each lose a denormal.
+CFSAE_ANYWHERE double underflow(double std) { return 1e-34 * (1.0 + std + 1.0 / std); }
+
+CFSAE_ANYWHERE double usable(double bound, double magnitude, double std) {
   const bool sane = std > 0.0 && magnitude < kWorthless && bound < kWorthless;
-  return sane ? bound : std::numeric_limits<double>::infinity();
+  return sane ? bound : HUGE_VAL;
 }
 
 // Of (sum_j value_j A_j - mean) / std . encoder row + offset; `length` is the query's.
-inline double encode_bound(const FoldedEncoder& folded, const Weighed& weighed, int64_t n,
-                           int64_t dim, double mean, double std, double length) {
+CFSAE_ANYWHERE double encode_bound(const cpu::FoldedEncoder& folded, const Weighed& weighed,
+                                   int64_t n, int64_t dim, double mean, double std, double length) {
   const double spread = weighed.total * folded.item_norm;  // the embedding is no longer than this
-  const double shift = std::sqrt(static_cast<double>(dim)) * std::abs(mean);
+  const double shift = sqrt(static_cast<double>(dim)) * fabs(mean);
   const double reach = (spread + shift) / std * folded.latent_norm;
   // offset + centre . encoder row, from the query: centre = embedding' - query
   const double centre = (spread + shift) / std + length;
@@ -38,12 +48,11 @@ inline double encode_bound(const FoldedEncoder& folded, const Weighed& weighed, 
 }
 
 // Of mean * sum + std * (shift + sum_j value_j V_j) + bias; `length` is that of embedding'.
-inline double decode_bound(const FoldedDecoder& folded, const Weighed& weighed, int64_t k,
-                           int64_t dim, double mean, double std, double length) {
+CFSAE_ANYWHERE double decode_bound(const cpu::FoldedDecoder& folded, const Weighed& weighed,
+                                   int64_t k, int64_t dim, double mean, double std, double length) {
   const double reach = std * weighed.total * folded.atom_norm * folded.item_norm;
   const double shift =
-      (std::sqrt(static_cast<double>(dim)) * std::abs(mean) + std * folded.bias_norm) *
-      folded.item_norm;
+      (sqrt(static_cast<double>(dim)) * fabs(mean) + std * folded.bias_norm) * folded.item_norm;
   const double tables = std * weighed.error;
   const double sums = 4.0 * kUnit * static_cast<double>(k + 32) * (reach + shift);
   const double dots = 2.0 * kUnit * static_cast<double>(dim + 32) * length * folded.item_norm;
@@ -52,4 +61,4 @@ inline double decode_bound(const FoldedDecoder& folded, const Weighed& weighed, 
   return usable(bound, reach + shift + length * folded.item_norm + folded.offset, std);
 }
 
-}  // namespace cfsae::cpu
+}  // namespace cfsae
