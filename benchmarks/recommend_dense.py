@@ -48,6 +48,8 @@ def measure(n_items: int, d: int, batches: list[int], threads: int, seconds: flo
             record.row(case, "p99_ms", own.p99),
             record.row(case, "floor_ms", max(bytes_ms, products_ms)),
         ]
+        if not peers:
+            rows.append(record.row(case, "p50_ms", own.p50))
         for name in peers:
             peer = {"peer": name, "peer_value": timed[name].p50, "answer_checked": True}
             rows.append(record.row(case, "p50_ms", own.p50, higher_is_better=False, **peer))

@@ -57,6 +57,10 @@ class Boost(Turn):
         name = "alpha" if self.share is None else "share"
         _set(self, concept=_concept(self.concept), **{name: _share(name, getattr(self, name))})
 
+    def __repr__(self) -> str:
+        given = f"alpha={self.alpha}" if self.share is None else f"share={self.share}"
+        return f"Boost(concept={self.concept!r}, {given})"
+
 
 @dataclass(frozen=True)
 class Suppress(Turn):
