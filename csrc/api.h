@@ -293,6 +293,18 @@ Status folded_recommend(const CodeView& code, const StatsView& stats, const Fold
                         const RowsView* seen, const uint8_t* allowed, const CodeOut& out,
                         const Execution& execution);
 
+// Memory and copies in stream order, for the door of ONNX Runtime, whose arena does not know what
+// still runs on a stream. copy_in lets go of pageable `from` at once; copy_out waits for the
+// stream.
+Status allocate(int64_t bytes, void** memory, const Execution& execution);
+Status release(void* memory, const Execution& execution);
+Status copy_in(void* to, const void* from, int64_t bytes, const Execution& execution);
+Status copy_out(void* to, const void* from, int64_t bytes, const Execution& execution);
+
+// Values that do not exceed the threshold become padding, in place.
+Status keep_above(const CodeOut& code, float threshold, const Execution& execution);
+Status widen(const int32_t* ids, int64_t n, int64_t* out, const Execution& execution);
+
 struct Adam {  // step counts from 1; weight_decay is decoupled
   float lr, beta1, beta2, epsilon, weight_decay;
   int64_t step;

@@ -12,6 +12,9 @@
 #include <cuda_runtime.h>
 #include <mma.h>
 #else
+#include <cstdlib>
+#include <cstring>
+
 #include "emulator/async_copy.h"
 #include "emulator/cuda.h"
 #include "emulator/wmma.h"
@@ -43,6 +46,20 @@ inline Status status_of(cudaError_t error) {
 
 inline Status current_device(int& device) { return status_of(cudaGetDevice(&device)); }
 inline Status set_device(int device) { return status_of(cudaSetDevice(device)); }
+
+inline Status allocate_on(void* stream, void** memory, size_t bytes) {
+  return status_of(cudaMallocAsync(memory, bytes, static_cast<cudaStream_t>(stream)));
+}
+inline Status release_on(void* stream, void* memory) {
+  return status_of(cudaFreeAsync(memory, static_cast<cudaStream_t>(stream)));
+}
+inline Status copy_on(void* stream, void* to, const void* from, size_t bytes) {
+  return status_of(
+      cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, static_cast<cudaStream_t>(stream)));
+}
+inline Status wait_for(void* stream) {
+  return status_of(cudaStreamSynchronize(static_cast<cudaStream_t>(stream)));
+}
 
 template <typename... Parameters>
 Status launch(void (*kernel)(Parameters...), const Grid& grid, void* stream,
@@ -106,6 +123,21 @@ inline Status current_device(int& device) {
   return Status::kOk;
 }
 inline Status set_device(int device) { return status_of(emulator::set_device(device)); }
+
+inline Status allocate_on(void*, void** memory, size_t bytes) {
+  constexpr size_t kAlignment = 256;
+  *memory = std::aligned_alloc(kAlignment, (bytes + kAlignment - 1) / kAlignment * kAlignment);
+  return *memory == nullptr ? Status::kOutOfMemory : Status::kOk;
+}
+inline Status release_on(void*, void* memory) {
+  std::free(memory);
+  return Status::kOk;
+}
+inline Status copy_on(void*, void* to, const void* from, size_t bytes) {
+  std::memcpy(to, from, bytes);
+  return Status::kOk;
+}
+inline Status wait_for(void*) { return Status::kOk; }
 
 template <typename... Parameters>
 Status launch(void (*kernel)(Parameters...), const Grid& grid, void*,

@@ -41,6 +41,7 @@ enum class Slot : int {
   KernelContext_GetOutput = 91,
   ReleaseStatus = 93,
   ReleaseTensorTypeAndShapeInfo = 99,
+  KernelContext_GetGPUComputeStream = 193,
   KernelInfoGetConstantInput_tensor = 249,
   KernelContext_ParallelFor = 274,
 };

@@ -169,6 +169,14 @@ int64_t* Context::int64_out(size_t at, std::initializer_list<int64_t> shape) con
   return static_cast<int64_t*>(output(at, shape));
 }
 
+void* Context::stream() const {
+  void* stream = nullptr;
+  const OrtKernelContext* const context = context_;
+  require(api_, call<Slot::KernelContext_GetGPUComputeStream, OrtStatus*>(api_, context, &stream),
+          "asking for the stream");
+  return stream;
+}
+
 KeptScreen::KeptScreen(const Info& info, size_t at) {
   constexpr int64_t kWorthItFrom = 1 << 18;  // entries, as in cfsae_fast/ops/screens.py
   const Matrix matrix = info.constant(at);

@@ -59,6 +59,8 @@ class Context {  // one run of a node
   int32_t* int32_out(size_t at, std::initializer_list<int64_t> shape) const;
   int64_t* int64_out(size_t at, std::initializer_list<int64_t> shape) const;
 
+  void* stream() const;  // the cudaStream_t of a node on the CUDA provider
+
  private:
   template <typename T>
   Span<T> input(size_t at, const char* name, Element element) const;

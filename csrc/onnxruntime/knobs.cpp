@@ -91,6 +91,14 @@ void CheckedKnobs::check_row(size_t first) const {
   }
 }
 
+int64_t CheckedKnobs::most_knobs() const {
+  int64_t most = 0;
+  for (size_t b = 0; b + 1 < offsets_.size(); ++b) {
+    most = std::max(most, offsets_[b + 1] - offsets_[b]);
+  }
+  return most;
+}
+
 int64_t CheckedKnobs::most_latents() const {
   int64_t most = 0;
   std::vector<int32_t> row;

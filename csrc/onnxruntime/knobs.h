@@ -19,6 +19,7 @@ class CheckedKnobs {
             weights_.data(), kinds_.data()};
   }
 
+  int64_t most_knobs() const;    // of one row
   int64_t most_latents() const;  // that one row turns, each counted once
 
  private:

@@ -36,6 +36,8 @@ EMULATOR = {
 }
 LINK = {"checked": [], "asan": ["-fsanitize=address"], "plain": []}
 MODULE = "cfsae_emulated"
+RUNTIME = "cfsae_ort_emulated"
+RUNTIME_DOOR = ["device_ops", "door", "knobs", "ops", "parallel"]
 
 
 def has_compiler() -> bool:
@@ -72,10 +74,19 @@ def load_module() -> ModuleType:
     return module
 
 
+def build_custom_ops() -> Path:
+    """The CUDA nodes of libcfsae_ort over the emulated device, for a session without a GPU."""
+    return _library("plain", RUNTIME, sorted((ROOT / "csrc" / "cuda").glob("*.cu")), ROOT / "csrc")
+
+
 def _door(name: str, csrc: Path) -> list[tuple[Path, list[str]]]:
     """What stands between Python and the kernels, and its flags."""
     if name == "planted":
         return []
+    if name == RUNTIME:  # the linker drops the nodes of the CPU, and the engine with them
+        runtime = [csrc / "onnxruntime" / f"{one}.cpp" for one in RUNTIME_DOOR]
+        flags = ["-fvisibility=hidden", "-ffunction-sections", "-fdata-sections"]
+        return [(path, flags) for path in (*runtime, HERE / "emulated_runtime.cpp")]
     if name != MODULE:
         return [(HERE / "door.cpp", [])]
     import pybind11
@@ -90,11 +101,12 @@ def _library(flavour: str, name: str, kernels: list[Path], csrc: Path) -> Path:
     folder = ROOT / "build" / "cuda_on_cpu" / f"{name}-{flavour}"
     folder.mkdir(parents=True, exist_ok=True)
     headers = [*csrc.glob("*.h"), *(csrc / "cuda").glob("*.h"), *HERE.glob("emulator/*.h"),
-               *(csrc / "python").glob("device_*.h")]  # fmt: skip
+               *(csrc / "python").glob("device_*.h"),
+               *(csrc / "onnxruntime").glob("*.h")]  # fmt: skip
     common = [f"-I{csrc}", *COMMON]
     jobs = [(path, ["-x", "c++", *KERNELS[flavour], *common]) for path in kernels]
     left_out = [] if flavour == "checked" else ["instrumentation.cpp"]
-    left_out += ["controls.cpp"] if name == MODULE else []
+    left_out += ["controls.cpp"] if name in (MODULE, RUNTIME) else []
     emulator = [path for path in HERE.glob("emulator/*.cpp") if path.name not in left_out]
     others = [(path, []) for path in emulator] + _door(name, csrc)
     jobs += [(path, [*flags, *EMULATOR[flavour], *common]) for path, flags in others]
@@ -106,7 +118,8 @@ def _library(flavour: str, name: str, kernels: list[Path], csrc: Path) -> Path:
         if not library.exists():
             for old in folder.glob("*.so"):
                 old.unlink()
-            _run([COMPILER, "-shared", *LINK[flavour], "-o", library, *objects])
+            unused = ["-Wl,--gc-sections"] if name == RUNTIME else []
+            _run([COMPILER, "-shared", *unused, *LINK[flavour], "-o", library, *objects])
     return library
 
 
