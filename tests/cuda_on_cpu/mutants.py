@@ -4,7 +4,7 @@
                                         [--files top_scan.cu ...]
 
 barriers: each barrier, warp sync and wait is taken out. bounds: each `<` becomes `<=`, each `<=`
-becomes `<`, and so for `>`, in loops and conditions. Of test_kernels.py and test_folded.py
+becomes `<`, and so for `>`, in loops and conditions. Of test_kernels.py and test_folded_kernels.py
 those tests run that reach the file (TESTS). Survivors are listed; those that are equivalent (a
 spare barrier, a bound that an earlier one makes idle) can only be told by reading:
 docs/gpu-mutants.md holds the last run.
@@ -92,7 +92,7 @@ def is_noticed(mutant: Mutant, folder: Path) -> bool:
     target.write_text("\n".join(lines) + "\n")
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider",
                "-k", TESTS.get(mutant.path.name, "test"),
-               str(HERE / "test_kernels.py"), str(HERE / "test_folded.py")]  # fmt: skip
+               str(HERE / "test_kernels.py"), str(HERE / "test_folded_kernels.py")]  # fmt: skip
     environment = os.environ | {"CFSAE_CUDA_CSRC": str(csrc)}
     try:
         done = subprocess.run(command, env=environment, capture_output=True, timeout=SECONDS)
