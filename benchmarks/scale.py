@@ -37,11 +37,13 @@ def serving_bytes(sizes: Sizes, *, folded: bool, users: int = 1) -> int:
 
 def fitting_bytes(n_users: int, n_entries: int, sizes: Sizes) -> int:
     """What fit takes beside torch itself (docs/memory.md)."""
+    from cfsae_fast.models.cosine_head import KEPT_BYTES  # torch: not for a process that serves
+
     n_items, d, n_latents, _ = sizes
     elsa, sae = 4 * n_items * d, 8 * n_latents * d
     states = 6 * elsa + 5 * sae  # weights, two gradients, two moments, best; the SAE comes after
     rows = 2 * (8 * n_entries + 16 * n_users)  # all of them, and the part to train on
-    scores = min(128 << 20, 4 * 1024 * n_items)  # models.cosine_head.KEPT_BYTES
+    scores = min(KEPT_BYTES, 4 * 1024 * n_items)
     return states + rows + scores
 
 

@@ -127,7 +127,8 @@ class _Scores:
             sums = squares.numpy(), dots.numpy()
             cosine_tile_(_array(y), *self.rows, *sums, first_item=low, n_items=len(self.items))
             return y
-        add_at(y, *within(self.inputs, low, high)[:2], -within(self.inputs, low, high).value)
+        row, item, value = within(self.inputs, low, high)
+        add_at(y, row, item, -value)
         y = y.relu_()
         squares += torch.linalg.vector_norm(y.to(squares.dtype), dim=1).square_()
         row, item, value = within(self.targets, low, high)
