@@ -173,6 +173,9 @@ Status folded_turn(const LiveScores& live, const Matrix& embedding, const CodeVi
                    const Matrix& items, const float* item_bias, const RowsView* seen,
                    const uint8_t* allowed, const CodeOut& out, const Execution& execution);
 
+// Training on a CPU alone: elsewhere torch's own ops do this (models/cosine_head.py, unit_rows.py),
+// and they are what these are tested against.
+
 // grad (n_rows, dim) loses each row's part along the row of `rows` (of length 1), in place.
 Status tangent_rows(const Matrix& rows, float* grad, const Execution& execution);
 
