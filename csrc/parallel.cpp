@@ -22,7 +22,7 @@ constexpr int64_t kOperationsPerWorker = 1 << 20;
 
 // A stream of steered requests comes back to the engine within this time.
 constexpr std::chrono::microseconds kWatch{300};
-constexpr size_t kStream = 4;  // as many jobs, each soon after the one before
+constexpr int64_t kStream = 4;  // as many jobs, each soon after the one before
 using Clock = std::chrono::steady_clock;
 
 using Job = std::function<void(int worker)>;
@@ -53,16 +53,15 @@ class Pool {
  public:
   void run(int workers, const Job& job, Wake wake) {
     if (workers <= 1 || busy_.exchange(true, std::memory_order_acquire)) return job(0);
-    open(workers - 1, job, wake == Wake::kAlways || in_a_stream());
+    streak_ = Clock::now() - ended_ < kWatch ? streak_ + 1 : 0;
+    open(workers - 1, job, wake == Wake::kAlways || streak_ >= kStream);
     job(0);
     close();
-    ended_[n_jobs_++ % kStream] = Clock::now();
+    ended_ = Clock::now();
     busy_.store(false, std::memory_order_release);
   }
 
  private:
-  bool in_a_stream() const { return Clock::now() - ended_[n_jobs_ % kStream] < kStream * kWatch; }
-
   void open(int helpers, const Job& job, bool wake) {
     const std::lock_guard<std::mutex> lock(mutex_);
     while (wake && n_threads_ < helpers && spawn()) ++n_threads_;
@@ -121,8 +120,8 @@ class Pool {
   const Job* job_ = nullptr;
   std::atomic<int> vacancies_{0}, active_{0};  // changed under the mutex, watched without
   int n_threads_ = 0, sleepers_ = 0, next_worker_ = 1;
-  Clock::time_point ended_[kStream]{};  // when the last jobs did; only who holds busy_ touches it
-  size_t n_jobs_ = 0;
+  Clock::time_point ended_{};  // the last job; this and streak_ are of who holds busy_
+  int64_t streak_ = 0;         // jobs, each soon after the one before
 };
 
 std::atomic<Pool*> current_pool{nullptr};

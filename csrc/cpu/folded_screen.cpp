@@ -21,6 +21,7 @@ constexpr int64_t kColumnsPerTask = 4096;  // whole blocks; their sums stay in L
 static_assert(kColumnsPerTask % kFoldedBlock == 0);
 // Rows come from memory, so that a second worker pays from a quarter of what arithmetic would need.
 constexpr int64_t kProductsPerWorker = 1 << 18;
+constexpr int64_t kProductsToWake = 4 << 20;  // about 0.4 ms of one thread
 constexpr int64_t kRowsOfPasses = 8;  // what the passes over the sums cost, in rows of the table
 
 int64_t n_blocks(int64_t n) { return (n + kFoldedBlock - 1) / kFoldedBlock; }
@@ -47,15 +48,17 @@ void Screen::compute(const ScreenSum& sum) {
     weights_[j] = sum.ids[j] < 0 ? 0.0f : weight * sum.table.scales[sum.ids[j]];
   }
   const int64_t n_tasks = (n_ + kColumnsPerTask - 1) / kColumnsPerTask;
-  const int64_t useful = 1 + (sum.n + kRowsOfPasses) * n_ / kProductsPerWorker;
+  const int64_t products = (sum.n + kRowsOfPasses) * n_;
+  const int64_t useful = 1 + products / kProductsPerWorker;
   const int workers = static_cast<int>(std::min<int64_t>(execution_.threads, useful));
+  const Wake wake = products < kProductsToWake ? Wake::kIfBusy : Wake::kAlways;
   parallel_for(
       n_tasks, workers,
       [&](int64_t task, int) {
         const int64_t first = task * kColumnsPerTask;
         compute_range(sum, first, std::min(n_, first + kColumnsPerTask));
       },
-      Wake::kIfBusy);
+      wake);
 }
 
 void Screen::compute_range(const ScreenSum& sum, int64_t first, int64_t last) {
