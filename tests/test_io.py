@@ -120,3 +120,57 @@ def test_json_refuses_nan_and_keeps_the_old_file(tmp_path):
         io.write_json(path, {"a": float("nan")})
     assert io.read_json(path) == {"a": 1}
     assert os.listdir(path.parent) == ["x.json"]
+
+
+def safetensors(header: dict, data: bytes = b"") -> bytes:
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + data
+
+
+FLOATS = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
+
+
+@pytest.mark.parametrize(
+    "blob",
+    [
+        b"",
+        b"\xff" * 8,
+        safetensors({"w": FLOATS}, bytes(7)),
+        safetensors({"w": {**FLOATS, "data_offsets": [-8, 0]}}, bytes(8)),
+        safetensors({"w": {**FLOATS, "data_offsets": [8, 0]}}, bytes(8)),
+        safetensors({"w": {**FLOATS, "data_offsets": [0, 16]}}, bytes(8)),
+        safetensors({"w": {**FLOATS, "shape": [3]}}, bytes(8)),
+        safetensors({"w": {**FLOATS, "shape": [-1, -2]}}, bytes(8)),
+        safetensors({"w": {**FLOATS, "shape": "two"}}, bytes(8)),
+        safetensors({"w": {**FLOATS, "dtype": "F8"}}, bytes(8)),
+        safetensors({"w": []}),
+        (2).to_bytes(8, "little") + b"[]",
+    ],
+)
+def test_a_header_that_lies_is_refused(blob, tmp_path):
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(blob)
+    with pytest.raises(ModelFormatError, match="is damaged"):
+        io.read_tensors(path)
+
+
+def test_tensors_are_those_of_the_safetensors_package(tmp_path):
+    from safetensors.numpy import save_file
+
+    rng = np.random.default_rng(0)
+    types = ["bool", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f2", "f4", "f8"]
+    tensors = {name: rng.integers(0, 2, (3, 5)).astype(name) for name in types}
+    tensors |= {"none": np.empty((0, 4), np.float32), "scalar": np.array(7.5)}
+    save_file(tensors, tmp_path / "w.safetensors", metadata={"by": "hand"})
+    got = io.read_tensors(tmp_path / "w.safetensors")
+    assert got.keys() == tensors.keys()
+    for name, want in tensors.items():
+        assert got[name].dtype == want.dtype and not got[name].flags.writeable
+        np.testing.assert_array_equal(got[name], want)
+
+
+def test_what_was_read_stays_when_the_directory_is_replaced(saved):
+    mapped = io.read_directory(saved, kind="recommender")["sae/weights.safetensors"]["w"]
+    changed = {"sae/weights.safetensors": {"w": np.full((2, 3), 9, np.float32)}}
+    io.write_directory(saved, changed, kind="recommender")
+    np.testing.assert_array_equal(mapped, FILES["sae/weights.safetensors"]["w"])

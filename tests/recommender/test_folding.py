@@ -6,6 +6,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from benchmarks.problems import Sizes, make_fitted
+from cfsae_fast import steering
 from cfsae_fast.errors import ModelFormatError, UnknownIdError
 from cfsae_fast.recommender import SteerableRecommender
 from tests.recommender.conftest import small_model
@@ -177,3 +179,37 @@ def test_a_live_profile_says_what_is_wrong():
         model.live(history=[], mode="other")
     with pytest.raises(ValueError, match="users or histories"):
         model.live()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_catalogue_of_several_ranges_answers_alike(threads):
+    """Columns go in ranges of 4,096: items at their ends are seen, denied, or come first."""
+    fitted = make_fitted(Sizes(9001, 8, 40, 4))
+    dense = SteerableRecommender.from_fitted(fitted)
+    tables = SteerableRecommender.from_fitted(fitted).fold()
+    histories = [[0, 4095, 8192, 9000], [4096, 8191, 17], [5]]
+    for deny in (None, [4095, 4096, 8191, 8192, 9000]):
+        options = {"histories": histories, "n": 9001, "mode": "reconstruct", "deny": deny}
+        for steer in (None, {"one concept": 0.4}):
+            want = dense.recommend(steer=steer, **options)
+            for one in range(len(histories)):  # alone: its ranges are shared out
+                options["histories"] = [histories[one]]
+                options["n"] = 50
+                got = tables.recommend(steer=steer, threads=threads, **options)
+                np.testing.assert_array_equal(got.ids[0], want.ids[one][:50])
+                assert not set(got.ids[0]) & {*histories[one], *(deny or ())}
+            options |= {"histories": histories, "n": 9001}
+
+
+def test_a_wish_is_resolved_once_and_forgotten_in_time(monkeypatch):
+    fitted = make_fitted(Sizes(30, 4, 12, 2))
+    monkeypatch.setattr("cfsae_fast.recommender.fitted.WISHES", 2)
+    first = steering.as_turns({"one concept": 0.1})
+    kept = fitted.resolved(first)
+    assert fitted.resolved(steering.as_turns({"one concept": 0.1})) is kept
+    for alpha in (0.2, 0.3):  # the second of them finds no place
+        wish = steering.as_turns({"one concept": alpha})
+        row = fitted.resolved(wish)
+        for mine, want in zip(row, steering.resolve(wish, fitted.concepts), strict=True):
+            np.testing.assert_array_equal(mine, want)
+    assert fitted.resolved(first) is not kept
