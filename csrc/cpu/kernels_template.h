@@ -207,11 +207,6 @@ void gather_dots(const float* table, int64_t dim, const int32_t* ids, int64_t n,
   int64_t j = 0;
   for (; j + 1 < n; j += 4) {  // four chains of additions at a time; each is that of one row
     const int64_t here = n - j < 4 ? n - j : 4;
-    for (int64_t next = j + 4; next < j + 8 && next < n; ++next) {
-      if (ids[next] < 0) continue;
-      const float* const its = table + ids[next] * dim;
-      for (int64_t c = 0; c < dim && c < 8 * Lanes; c += Lanes) __builtin_prefetch(its + c);
-    }
     const float* row[4] = {vector, vector, vector, vector};
     for (int64_t r = 0; r < here; ++r) {
       if (ids[j + r] >= 0) row[r] = table + ids[j + r] * dim;
