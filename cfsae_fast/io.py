@@ -168,9 +168,9 @@ def _view(blob: bytes | mmap.mmap, start: int, entry: Mapping[str, Any]) -> np.n
     dtype, (first, last) = np.dtype(_DTYPES[entry["dtype"]]), entry["data_offsets"]
     shape = tuple(int(size) for size in entry["shape"])
     count = math.prod(shape)
-    whole = 0 <= first <= last and start + last <= len(blob)
-    if not whole or min(shape, default=0) < 0 or count * dtype.itemsize != last - first:
-        raise ValueError(f"{entry} does not fit {len(blob)} bytes")
+    in_order = 0 <= first <= last and min(shape, default=0) >= 0
+    if not in_order or count * dtype.itemsize != last - first:
+        raise ValueError(f"{entry} does not fit its type")
     view = np.frombuffer(blob, dtype, count, start + first).reshape(shape)
     return view if view.flags.aligned else view.copy()
 

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from op_cases import make_rows, seeds
 
+from cfsae_fast.ops import Rows
 from cfsae_fast.ops.tiles import cosine_tile_, cosine_tile_backward_
 
 
@@ -72,6 +73,16 @@ def test_nan_stays_nan_in_both_types(rng):
         sums = np.zeros(1, np.float32), np.zeros(1, np.float32)
         cosine_tile_(array, rows, rows, *sums, first_item=0, n_items=3)
         assert scores.isnan().all() and np.isnan(sums[0]).all()
+
+
+def test_a_nan_whose_rounding_would_overflow_stays_nan():
+    odd = np.array([0x7FFFFFFF], np.uint32).view(np.float32)
+    rows = Rows(np.array([0, 1]), np.array([1], np.int32), odd)
+    scores = torch.ones(1, 3).bfloat16()
+    sums = np.zeros(1, np.float32), np.zeros(1, np.float32)
+    array = scores.view(torch.uint16).numpy()
+    cosine_tile_(array, rows, rows, *sums, first_item=0, n_items=3)
+    assert scores.isnan().tolist() == [[False, True, False]]
 
 
 @pytest.mark.parametrize("first_item", [-1, 3])

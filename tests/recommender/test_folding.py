@@ -187,18 +187,19 @@ def test_a_catalogue_of_several_ranges_answers_alike(threads):
     fitted = make_fitted(Sizes(9001, 8, 40, 4))
     dense = SteerableRecommender.from_fitted(fitted)
     tables = SteerableRecommender.from_fitted(fitted).fold()
-    histories = [[0, 4095, 8192, 9000], [4096, 8191, 17], [5]]
-    for deny in (None, [4095, 4096, 8191, 8192, 9000]):
-        options = {"histories": histories, "n": 9001, "mode": "reconstruct", "deny": deny}
-        for steer in (None, {"one concept": 0.4}):
-            want = dense.recommend(steer=steer, **options)
-            for one in range(len(histories)):  # alone: its ranges are shared out
-                options["histories"] = [histories[one]]
-                options["n"] = 50
+    ends = [0, 4095, 4096, 8191, 8192, 9000]
+    for item in ends:
+        for deny in (None, ends):
+            options = {"histories": [[item]], "mode": "reconstruct", "deny": deny, "n": 50}
+            for steer in (None, {"one concept": 0.4}):
+                want = dense.recommend(steer=steer, **options)
                 got = tables.recommend(steer=steer, threads=threads, **options)
-                np.testing.assert_array_equal(got.ids[0], want.ids[one][:50])
-                assert not set(got.ids[0]) & {*histories[one], *(deny or ())}
-            options |= {"histories": histories, "n": 9001}
+                np.testing.assert_array_equal(got.ids, want.ids)
+                np.testing.assert_array_equal(got.scores, want.scores)
+                assert not set(got.ids[0]) & {item, *(deny or ())}
+        own = {"histories": [[item]], "mode": "reconstruct", "n": 50, "exclude_seen": False}
+        assert item in tables.recommend(threads=threads, **own).ids[0]  # leaving it out is seen
+        assert item not in tables.recommend(threads=threads, deny=[item], **own).ids[0]
 
 
 def test_a_wish_is_resolved_once_and_forgotten_in_time(monkeypatch):
