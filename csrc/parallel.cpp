@@ -68,7 +68,9 @@ class Pool {
     job_ = &job;
     next_worker_ = 1;
     vacancies_.store(std::min(helpers, n_threads_), std::memory_order_release);
-    if (wake && sleepers_ > 0) wake_.notify_all();
+    if (!wake || sleepers_ == 0) return;
+    ++calls_;
+    wake_.notify_all();
   }
 
   void close() {
@@ -92,26 +94,33 @@ class Pool {
 
   bool vacant() const { return vacancies_.load(std::memory_order_acquire) > 0; }
 
+  // Watching as well as working: a thread that woke too late for the job that called it is there for
+  // the next one of the stream.
   [[noreturn]] void serve() {
     std::unique_lock<std::mutex> lock(mutex_);
     for (;;) {
+      const int64_t answered = calls_;
       ++sleepers_;
-      wake_.wait(lock, [this] { return vacant(); });
+      wake_.wait(lock, [&] { return vacant() || calls_ != answered; });
       --sleepers_;
       do {
-        vacancies_.fetch_sub(1, std::memory_order_relaxed);
-        active_.fetch_add(1, std::memory_order_relaxed);
-        const int worker = next_worker_++;
-        const Job* const job = job_;
-        lock.unlock();
-        (*job)(worker);
-        lock.lock();
-        if (active_.fetch_sub(1, std::memory_order_release) == 1) done_.notify_one();
+        if (vacant()) join(lock);
         lock.unlock();
         watch([this] { return vacant(); });
         lock.lock();
       } while (vacant());
     }
+  }
+
+  void join(std::unique_lock<std::mutex>& lock) {
+    vacancies_.fetch_sub(1, std::memory_order_relaxed);
+    active_.fetch_add(1, std::memory_order_relaxed);
+    const int worker = next_worker_++;
+    const Job* const job = job_;
+    lock.unlock();
+    (*job)(worker);
+    lock.lock();
+    if (active_.fetch_sub(1, std::memory_order_release) == 1) done_.notify_one();
   }
 
   std::atomic<bool> busy_{false};
@@ -120,6 +129,7 @@ class Pool {
   const Job* job_ = nullptr;
   std::atomic<int> vacancies_{0}, active_{0};  // changed under the mutex, watched without
   int n_threads_ = 0, sleepers_ = 0, next_worker_ = 1;
+  int64_t calls_ = 0;  // how often sleepers were called
   Clock::time_point ended_{};  // the last job; this and streak_ are of who holds busy_
   int64_t streak_ = 0;         // jobs, each soon after the one before
 };
