@@ -94,8 +94,8 @@ class Pool {
 
   bool vacant() const { return vacancies_.load(std::memory_order_acquire) > 0; }
 
-  // Watching as well as working: a thread that woke too late for the job that called it is there for
-  // the next one of the stream.
+  // Watching as well as working: a thread that woke too late for the job that called it is there
+  // for the next one of the stream.
   [[noreturn]] void serve() {
     std::unique_lock<std::mutex> lock(mutex_);
     for (;;) {
@@ -129,7 +129,7 @@ class Pool {
   const Job* job_ = nullptr;
   std::atomic<int> vacancies_{0}, active_{0};  // changed under the mutex, watched without
   int n_threads_ = 0, sleepers_ = 0, next_worker_ = 1;
-  int64_t calls_ = 0;  // how often sleepers were called
+  int64_t calls_ = 0;          // how often sleepers were called
   Clock::time_point ended_{};  // the last job; this and streak_ are of who holds busy_
   int64_t streak_ = 0;         // jobs, each soon after the one before
 };
