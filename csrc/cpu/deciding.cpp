@@ -7,7 +7,6 @@
 #include <limits>
 
 #include "cpu/candidates.h"
-#include "cpu/survivors.h"
 
 namespace cfsae::cpu {
 namespace {
@@ -45,8 +44,10 @@ void Deciding::choose_first(int64_t query) {
   if (static_cast<int64_t>(all.size()) > k_ + k_ / 4) {
     std::vector<float> middles(all.size());
     for (size_t j = 0; j < all.size(); ++j) middles[j] = all[j].middle;
-    line = reached_by(k_, middles.data(), static_cast<int64_t>(middles.size()));
+    line = kernels_.reached_by(k_, middles.data(), static_cast<int64_t>(middles.size()));
   }
+  wanted.reserve(all.size());
+  decided_[query].reserve(all.size());
   size_t to = 0;
   for (const Contender& one : all) {
     if (one.middle >= line) {

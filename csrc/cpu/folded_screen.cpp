@@ -88,12 +88,9 @@ void Screen::compute_range(const ScreenSum& sum, int64_t first, int64_t last) {
                  maxima_.data() + first / kFoldedBlock);
 }
 
-double Screen::kth_largest(int64_t k, const float* values, int64_t n) {
-  if (n < k) return kNothing;
-  ranked_.assign(values, values + n);
-  std::nth_element(ranked_.begin(), ranked_.begin() + (k - 1), ranked_.end(),
-                   std::greater<float>());
-  return ranked_[k - 1];
+// A number that k of the values reach, close to the largest such.
+double Screen::reached_by(int64_t k, const float* values, int64_t n) const {
+  return n < k ? kNothing : kernels(execution_.isa).reached_by(k, values, n);
 }
 
 bool Screen::gather_survivors(double bound, double floor, int64_t k) {
@@ -102,7 +99,7 @@ bool Screen::gather_survivors(double bound, double floor, int64_t k) {
   const auto line = [&](double kth) {
     return std::max(kLowest, not_above(std::max(kth - 2.0 * bound, floor - bound)));
   };
-  const float first_line = line(kth_largest(k, maxima_.data(), n_blocks(n_)));
+  const float first_line = line(reached_by(k, maxima_.data(), n_blocks(n_)));
   found_.clear();
   kept_.clear();
   for (int64_t block = 0; block < n_blocks(n_); ++block) {
@@ -115,7 +112,7 @@ bool Screen::gather_survivors(double bound, double floor, int64_t k) {
     }
   }
   if (static_cast<int64_t>(found_.size()) > k) {
-    keep_above(line(kth_largest(k, kept_.data(), static_cast<int64_t>(kept_.size()))));
+    keep_above(line(reached_by(k, kept_.data(), static_cast<int64_t>(kept_.size()))));
   }
   return static_cast<int64_t>(found_.size()) <= most;
 }
@@ -150,7 +147,7 @@ bool Screen::top(const ExactTail& tail, double bound, int64_t k, int32_t* indice
   if (static_cast<int64_t>(found_.size()) > 2 * wanted) {
     // The k that look best are computed first: the least of them is a floor without a bound's
     // slack.
-    const double kth = kth_largest(wanted, kept_.data(), static_cast<int64_t>(kept_.size()));
+    const double kth = reached_by(wanted, kept_.data(), static_cast<int64_t>(kept_.size()));
     std::vector<int32_t> first;
     size_t to = 0;
     for (size_t j = 0; j < found_.size(); ++j) {

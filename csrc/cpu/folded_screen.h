@@ -51,13 +51,13 @@ class Screen {
   bool gather_survivors(double bound, double floor, int64_t k);
   void keep_above(float line);  // of what was found
   void rescore(const ExactTail& tail, const int32_t* ids, int64_t n, std::vector<Key>& keys) const;
-  double kth_largest(int64_t k, const float* values, int64_t n);
+  double reached_by(int64_t k, const float* values, int64_t n) const;
 
   const int64_t n_;
   const Execution execution_;
   const FoldedKernels& folded_;
   const Scratch<float> values_, maxima_;
-  std::vector<float> weights_, ranked_, kept_;
+  std::vector<float> weights_, kept_;
   std::vector<int32_t> found_;
 };
 

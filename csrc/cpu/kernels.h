@@ -80,6 +80,13 @@ struct Kernels {
   // to[0 .. padded) = x in 8 bits, 0 from dim on.
   Quantised (*quantise)(const float* x, int64_t dim, int64_t padded, int8_t* to);
 
+  // A number that at least k of the values reach, close to the largest such; -inf where fewer than
+  // k are above -inf.
+  float (*reached_by)(int64_t k, const float* values, int64_t n);
+
+  // Drops from the sink what is not above the floor; the others keep their order.
+  void (*keep_above)(float floor, ScreenSink* sink);
+
   // The tile that suits so many queries; null where the machine cannot multiply bytes.
   ScreenTile (*screen)(int64_t n_queries);
 };

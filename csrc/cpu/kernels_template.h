@@ -313,6 +313,70 @@ Quantised quantise(const float* x, int64_t dim, int64_t padded, int8_t* to) {
           largest};
 }
 
+// By halving: counting needs no order, so that it runs at the speed of the vector units.
+template <int Lanes>
+float reached_by(int64_t k, const float* values, int64_t n) {
+  using Vector = typename VectorOf<Lanes>::type;
+  constexpr float kNothing = -__builtin_inff();
+  constexpr int kMostHalvings = 24;
+  const auto reaching = [values, n](float line) {
+    int32_t count = 0;
+    for (int64_t j = 0; j < n; ++j) count += values[j] >= line ? 1 : 0;
+    return count;
+  };
+  Vector lows = Vector{} - kNothing, highs = Vector{} + kNothing;
+  float low = -kNothing, high = kNothing;
+  int64_t j = 0;
+  for (; j + Lanes <= n; j += Lanes) {
+    const Vector some = load<Lanes>(values + j), finite = some > kNothing ? some : lows;
+    lows = finite < lows ? finite : lows;
+    highs = some > highs ? some : highs;
+  }
+  for (; j < n; ++j) {
+    low = values[j] > kNothing && values[j] < low ? values[j] : low;
+    high = values[j] > high ? values[j] : high;
+  }
+  for (int lane = 0; lane < Lanes; ++lane) {
+    low = lows[lane] < low ? lows[lane] : low;
+    high = highs[lane] > high ? highs[lane] : high;
+  }
+  if (!(low <= high) || reaching(low) < k) return kNothing;
+  for (int halving = 0; halving < kMostHalvings; ++halving) {
+    const float middle = low + 0.5f * (high - low);
+    if (!(low < middle)) break;
+    const int32_t count = reaching(middle);
+    (count >= k ? low : high) = middle;
+    if (k <= count && count <= k + k / 8) break;
+  }
+  return low;
+}
+
+template <int Lanes>
+void keep_above(float floor, ScreenSink* sink) {
+  int64_t to = 0, j = 0;
+#if defined(__AVX512F__)
+  if constexpr (Lanes == 16) {  // whole vectors are stored, never beyond what was read
+    for (; j + Lanes <= sink->size; j += Lanes) {
+      const __m512 upper = _mm512_loadu_ps(sink->uppers + j);
+      const __m512 below = _mm512_loadu_ps(sink->lowers + j);
+      const __m512i index = _mm512_loadu_si512(sink->indices + j);
+      const __mmask16 kept = _mm512_cmp_ps_mask(upper, _mm512_set1_ps(floor), _CMP_GT_OQ);
+      _mm512_storeu_ps(sink->uppers + to, _mm512_maskz_compress_ps(kept, upper));
+      _mm512_storeu_ps(sink->lowers + to, _mm512_maskz_compress_ps(kept, below));
+      _mm512_storeu_si512(sink->indices + to, _mm512_maskz_compress_epi32(kept, index));
+      to += __builtin_popcount(kept);
+    }
+  }
+#endif
+  for (; j < sink->size; ++j) {
+    if (!(sink->uppers[j] > floor)) continue;
+    sink->indices[to] = sink->indices[j];
+    sink->lowers[to] = sink->lowers[j];
+    sink->uppers[to++] = sink->uppers[j];
+  }
+  sink->size = to;
+}
+
 template <int Lanes, int Rows, int Vectors>
 constexpr Kernels make_kernels(ScreenTile (*screen)(int64_t n_queries) = nullptr) {
   static_assert(Rows <= 32, "tile returns a bit per row");
@@ -326,6 +390,8 @@ constexpr Kernels make_kernels(ScreenTile (*screen)(int64_t n_queries) = nullptr
           gather_dots<Lanes>,
           pair_dots<Lanes>,
           quantise<Lanes>,
+          reached_by<Lanes>,
+          keep_above<Lanes>,
           screen};
 }
 

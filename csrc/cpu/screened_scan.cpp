@@ -2,16 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <functional>
 #include <limits>
-#include <memory>
 #include <vector>
 
-#include "cpu/deciding.h"
 #include "cpu/kernels.h"
 #include "cpu/screen.h"
-#include "cpu/seen_items.h"
-#include "cpu/survivors.h"
+#include "cpu/sieve.h"
 #include "parallel.h"
 
 namespace cfsae::cpu {
@@ -33,36 +29,21 @@ class Screening {  // of one range of queries
         rows_(rows),
         first_query_(first_query),
         n_queries_(n_queries),
-        k_(k),
         n_panels_((n_queries + tile_.queries - 1) / tile_.queries),
+        workers_(workers_for(n_queries * scan.rows.n_rows * scan.rows.dim, execution.threads)),
         packed_(n_panels_ * panel_bytes()),
         usable_(n_panels_ * tile_.queries),
-        panels_(n_panels_) {
-    const int64_t work = n_queries * scan.rows.n_rows * scan.rows.dim;
-    workers_ = workers_for(work, execution.threads);
-    if (scan.seen != nullptr) {
-      seen_ = std::make_unique<SeenItems>(*scan.seen, first_query, n_queries, execution.threads);
-    }
-  }
+        panels_(n_panels_),
+        sieve_(scan, first_query, n_queries, k, workers_, execution) {}
 
   void run(int32_t* indices, float* values) {
     quantise();
     screen();
-    const int64_t n_tasks = std::min<int64_t>(n_queries_, execution_.threads);
-    const int64_t share = (n_queries_ + n_tasks - 1) / std::max<int64_t>(n_tasks, 1);
-    parallel_for(n_tasks, workers_for(n_queries_ << 16, execution_.threads),
-                 [&](int64_t task, int) {
-                   const int64_t first = task * share;
-                   decide(first, std::min(share, n_queries_ - first), indices, values);
-                 });
+    sieve_.decide(usable_.data(), indices, values);
   }
 
   bool excluded(int64_t query) const {  // from the screening: its answer was not written
-    if (!usable_[query]) return true;
-    for (const auto& worker : found_) {
-      if (!worker.empty() && worker[query].overflowed()) return true;
-    }
-    return false;
+    return !usable_[query] || sieve_.overflowed(query);
   }
 
  private:
@@ -87,15 +68,9 @@ class Screening {  // of one range of queries
     const int64_t share = (blocks + 4 * workers_ - 1) / (4 * workers_);
     const int64_t per_chunk =
         std::max<int64_t>(1, std::min(share, kChunkBytes / std::max<int64_t>(block_bytes, 1)));
-    found_.resize(workers_);
     parallel_for((blocks + per_chunk - 1) / per_chunk, workers_, [&](int64_t chunk, int worker) {
-      std::vector<Survivors>& found = found_[worker];
-      if (found.empty()) {
-        found.resize(n_queries_);
-        for (Survivors& one : found) one.start(std::min(k_, scan_.rows.n_rows), scan_.floor);
-      }
       const int64_t first = chunk * per_chunk;
-      screen_chunk(first, std::min(per_chunk, blocks - first), found);
+      screen_chunk(first, std::min(per_chunk, blocks - first), sieve_.of_worker(worker));
     });
   }
 
@@ -125,54 +100,11 @@ class Screening {  // of one range of queries
         uint32_t any = tile_.run(queries, rows, rows_.steps, static_cast<int32_t>(row), sinks);
         for (; any != 0; any &= any - 1) {
           const int q = __builtin_ctz(any);
-          queries.floor[q] = settle(p * tile_.queries + q, row, found);
+          const int64_t query = p * tile_.queries + q;
+          queries.floor[q] = sieve_.settle(found[query], query, row);
         }
       }
     }
-  }
-
-  // After a tile: its rows that were seen go, the next tile gets room and its floor.
-  float settle(int64_t query, int64_t first_row, std::vector<Survivors>& found) const {
-    Survivors& its = found[query];
-    if (seen_) {
-      int64_t fresh = its.size();
-      while (fresh > 0 && its.index(fresh - 1) >= first_row) --fresh;
-      its.drop(fresh, [&](int32_t row) { return seen_->has(query, row); });
-    }
-    its.make_room();
-    return its.floor();
-  }
-
-  // What all workers together cannot exclude.
-  void merge(int64_t query, std::vector<Contender>& kept) const {
-    std::vector<float> lowers;
-    for (const auto& worker : found_) {
-      if (worker.empty()) continue;
-      const float* const its = worker[query].lowers();
-      lowers.insert(lowers.end(), its, its + worker[query].size());
-    }
-    const auto n = static_cast<int64_t>(lowers.size());
-    const float least = n < k_ ? kNothing : reached_by(k_, lowers.data(), n);
-    for (const auto& worker : found_) {
-      if (worker.empty()) continue;
-      const Survivors& its = worker[query];
-      const auto middle = static_cast<std::ptrdiff_t>(kept.size());
-      for (int64_t j = 0; j < its.size(); ++j) {
-        const float lower = its.lowers()[j], upper = its.upper(j);
-        if (upper >= least) kept.push_back({its.index(j), 0.5f * lower + 0.5f * upper, upper});
-      }
-      std::inplace_merge(
-          kept.begin(), kept.begin() + middle, kept.end(),
-          [](const Contender& one, const Contender& other) { return one.index < other.index; });
-    }
-  }
-
-  void decide(int64_t first, int64_t n, int32_t* indices, float* values) const {
-    Deciding deciding(scan_, kernels_, first_query_ + first, n, k_);
-    for (int64_t q = 0; q < n; ++q) {
-      if (!excluded(first + q)) merge(first + q, deciding.answer(q));
-    }
-    deciding.run(indices + first * k_, values + first * k_);
   }
 
   const TopScan& scan_;
@@ -180,13 +112,12 @@ class Screening {  // of one range of queries
   const Kernels& kernels_;
   const ScreenTile tile_;
   const ScreenView rows_;
-  const int64_t first_query_, n_queries_, k_, n_panels_;
+  const int64_t first_query_, n_queries_, n_panels_;
+  const int workers_;
   const Scratch<int8_t> packed_;
   const Scratch<bool> usable_;
   std::vector<ScreenQueries> panels_;
-  int workers_ = 1;
-  std::unique_ptr<SeenItems> seen_;
-  std::vector<std::vector<Survivors>> found_;
+  Sieve sieve_;
 };
 
 bool bounded(const TopScan& scan) {  // -inf takes a row out; NaN and inf have no bound
