@@ -164,7 +164,8 @@ def _(embedding, encoder, centre, *rest):
 def _keep_for_topk_encode(ctx, inputs, output):
     embedding, encoder, _, centre, _, ctx.standardize, ctx.threads, _ = inputs
     _, mean, std, indices = output
-    ctx.mark_non_differentiable(indices)
+    given = not ctx.needs_input_grad[0]  # then stats are constants: no gradient need flow to them
+    ctx.mark_non_differentiable(indices, *((mean, std) if given else ()))
     ctx.save_for_backward(embedding, encoder, centre, indices, mean, std)
 
 

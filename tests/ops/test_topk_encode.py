@@ -103,6 +103,13 @@ def test_gradients_without_stats_are_exact(rng):
     assert_same(got, results(reference, arguments, upstream, double=True, standardize=False))
 
 
+@pytest.mark.parametrize("given", [True, False])
+def test_stats_of_an_embedding_that_is_given_are_constants(given, rng):
+    embedding, *weights = leaves(*arguments_of((5, 20, 6, 3), rng)[:4])
+    stats = ops.topk_encode(embedding.detach() if given else embedding, *weights, 3).stats
+    assert stats.mean.requires_grad == stats.std.requires_grad == (not given)
+
+
 def test_gradient_of_a_constant_row_is_finite(rng):
     embedding, encoder, bias, centre, k = arguments_of((3, 20, 8, 5), rng)
     embedding[1] = 4.0
