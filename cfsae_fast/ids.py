@@ -69,7 +69,8 @@ class Ids:
 
     def lookup(self, values: Iterable[Id]) -> np.ndarray:
         """Positions (n,) int64 of external ids; -1 where an id is unknown."""
-        values, get = list(values), self._positions.get
+        values = values if isinstance(values, list) else list(values)
+        get = self._positions.get
         if set(map(type, values)) <= {str if self.is_text else int}:  # nearly always
             if self._table is not None:
                 return self._by_table(values)
@@ -87,7 +88,7 @@ class Ids:
         Raises:
             UnknownIdError: an id is unknown; the message names the first one and its neighbours.
         """
-        values = list(values)
+        values = values if isinstance(values, list) else list(values)
         positions = self.lookup(values)
         if len(positions) and positions.min() < 0:
             missing = np.flatnonzero(positions < 0)
@@ -142,10 +143,11 @@ class Ids:
             values = [value if self._least <= value <= most else None for value in values]
             found = (-1 if one is None else self._table[one - self._least] for one in values)
             return np.fromiter(found, dtype=np.int64, count=len(values))
-        inside = (at >= self._least) & (at <= most)
+        at -= self._least
+        inside = at.view(np.uint64) < len(self._table)  # what is below wraps to the far end
         if inside.all():
-            return self._table[at - self._least]
-        return np.where(inside, self._table[np.where(inside, at - self._least, 0)], -1)
+            return self._table.take(at)
+        return np.where(inside, self._table.take(np.where(inside, at, 0)), -1)
 
     def _key(self, value: object) -> object:
         if isinstance(value, np.generic):

@@ -77,6 +77,14 @@ def test_dict():
     assert as_turns({}) == as_turns(None) == as_turns([]) == Turns()
 
 
+def test_a_dict_that_was_read_before_is_read_alike_and_its_equals_are_not():
+    assert as_turns({"horror": 1}) is as_turns({"horror": 1})
+    with pytest.raises(ValueError, match=r"steer\['horror'\] must be a number, got True"):
+        as_turns({"horror": True})  # True == 1
+    with pytest.raises(ValueError, match=r"must be a number, got \[\]"):
+        as_turns({"horror": []})  # cannot be remembered
+
+
 @pytest.mark.parametrize(
     "wishes, message",
     [

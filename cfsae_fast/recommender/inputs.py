@@ -6,6 +6,7 @@ Station: (user, item) -> CSR, for one live request.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,21 +37,23 @@ def take(request: Request, first: int, last: int) -> Request:
     return Request(request.rows.take(wanted), users, request.single)
 
 
-def rows_of(histories: Sequence[np.ndarray]) -> Rows:
-    """Rows from lists of item positions; a repeated item counts once."""
-    unique = [_distinct(np.asarray(one, dtype=np.int32)) for one in histories]
-    if len(unique) == 1:
-        return Rows(np.array([0, len(unique[0])]), unique[0])
-    offsets = np.zeros(len(unique) + 1, dtype=np.int64)
-    np.cumsum([len(one) for one in unique], out=offsets[1:])
-    return Rows(offsets, np.concatenate(unique) if unique else np.empty(0, np.int32))
-
-
-def _distinct(positions: np.ndarray) -> np.ndarray:
-    """Sorted, each once: np.unique without what it adds to a short list's time."""
-    ordered = np.sort(positions)
-    repeated = ordered[1:] == ordered[:-1]
-    return np.unique(ordered) if repeated.any() else ordered
+def rows_of(positions: np.ndarray, counts: Sequence[int]) -> Rows:
+    """Rows from item positions (nnz,), counts[b] of them for row b; a repeated item counts once."""
+    if len(counts) == 1:
+        ordered = np.sort(positions)
+        if (ordered[1:] == ordered[:-1]).any():
+            ordered = np.unique(ordered)
+        return Rows(np.array([0, len(ordered)]), ordered.astype(np.int32))
+    # one key per entry, row before item, so that one sort does for all rows
+    span = 1 + int(positions.max(initial=0))
+    rows = np.repeat(np.arange(len(counts)), counts)
+    keys = np.sort(rows * span + positions)
+    first = np.ones(len(keys), dtype=bool)
+    np.not_equal(keys[1:], keys[:-1], out=first[1:])
+    keys = keys[first]
+    starts = span * np.arange(len(counts) + 1)
+    offsets = np.searchsorted(keys, starts)
+    return Rows(offsets, (keys - np.repeat(starts[:-1], np.diff(offsets))).astype(np.int32))
 
 
 def of_users(users: Any, user_ids: Ids, stored: Rows) -> Request:
@@ -88,11 +91,17 @@ def of_histories(histories: Any, item_ids: Ids, *, unknown: str) -> Request:
     if any(nested) and not all(nested):
         raise DataError("histories must be one list of item ids or a list of lists, got a mixture")
     single = not any(nested)
-    find = item_ids.index if unknown == "error" else item_ids.lookup
-    found = [find(one) for one in ([given] if single else given)]
-    if unknown == "ignore":
-        found = [one[one >= 0] for one in found]
-    return Request(rows_of(found), None, single)
+    lists = [given] if single else given
+    counts = list(map(len, lists))
+    ids = given if single else list(chain.from_iterable(lists))
+    if unknown == "error":
+        return Request(rows_of(item_ids.index(ids), counts), None, single)
+    found = item_ids.lookup(ids)
+    known = found >= 0
+    if not known.all():
+        ends = np.cumsum([0, *counts])
+        counts = np.diff(np.concatenate(([0], np.cumsum(known)))[ends])
+    return Request(rows_of(found[known], counts), None, single)
 
 
 def allowed_mask(
@@ -137,8 +146,6 @@ def _is_list(value: Any) -> bool:
 def _of_sparse(matrix: Any, n_items: int) -> Request:
     if matrix.shape[1] != n_items:
         raise DataError(f"histories must have {n_items} columns, got {matrix.shape[1]}")
-    kept = [
-        matrix.indices[a:b][matrix.data[a:b] != 0]
-        for a, b in zip(matrix.indptr[:-1], matrix.indptr[1:], strict=True)
-    ]
-    return Request(rows_of(kept), None, False)
+    kept = np.concatenate(([0], np.cumsum(matrix.data != 0)))[matrix.indptr]
+    positions = matrix.indices[matrix.data != 0].astype(np.int64)
+    return Request(rows_of(positions, np.diff(kept)), None, False)

@@ -5,6 +5,7 @@ Station: CFAE.encode -> SAE.encode -> steer -> SAE.decode -> CFAE.decode -> top-
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,7 @@ def knobs_of(fitted: Fitted, turns: list[Any], encoded: Encoded) -> Knobs | None
     """The knobs of each row's turns, or None where no row turns any."""
     if not any(turns):
         return None
-    activation = encoded.code.values.sum(axis=1)
+    activation = partial(encoded.code.values.sum, axis=1)
     return steering.knobs_for(turns, fitted.concepts, activation, resolved=fitted.resolved)
 
 

@@ -7,6 +7,7 @@ reference and the exported graphs are tested against it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -34,16 +35,29 @@ class Targets(Protocol):
         """The same, with every latent that leans to the concept."""
 
 
-class KnobRow(NamedTuple):
+class _KnobArrays(NamedTuple):
+    latents: np.ndarray
+    weights: np.ndarray
+    kinds: np.ndarray
+    relative: np.ndarray
+
+
+class KnobRow(_KnobArrays):
     """One user's knobs: latents (m,) int32, weights (m,) float64, kinds (m,) uint8 of KnobKind.
 
     relative (m,) bool: this ADD weight is in units of the sum of the row's code before steering.
     """
 
-    latents: np.ndarray
-    weights: np.ndarray
-    kinds: np.ndarray
-    relative: np.ndarray
+    @cached_property
+    def is_relative(self) -> bool:
+        """Whether any of the knobs is."""
+        return bool(self.relative.any())
+
+    @cached_property
+    def shared(self) -> Knobs:
+        """The knobs of a batch whose rows all wish this."""
+        offsets = np.array([0, len(self.latents)])
+        return Knobs(offsets, self.latents, self.weights.astype(np.float32), self.kinds)
 
     def at(self, activation: float) -> KnobRow:
         """The same knobs for a row whose code sums to `activation`; nothing is relative then."""
@@ -98,13 +112,14 @@ def resolve(turns: Any, concepts: Targets | None = None) -> KnobRow:
 def knobs_for(
     batch: Sequence[Any],
     concepts: Targets | None,
-    activation: np.ndarray | None = None,
+    activation: np.ndarray | Callable[[], np.ndarray] | None = None,
     *,
     resolved: Callable[[Turns], KnobRow] | None = None,
 ) -> Knobs:
     """Knobs of a batch in CSR form; entry b of `batch` is row b's wish (or None).
 
-    activation (B,): the sum of each row's code; needed where a wish is relative to it (suppress).
+    activation (B,): the sum of each row's code, or what gives it; needed where a wish is relative
+    to it (suppress).
     resolved: `resolve` for these concepts, where the caller remembers its answers.
     Where every row wishes the same and nothing is relative, the knobs are one shared set:
     offsets (2,).
@@ -116,11 +131,11 @@ def knobs_for(
     know = resolved or (lambda turns: resolve(turns, concepts))
     distinct = {turns: know(turns) for turns in dict.fromkeys(sets)}
     found = [distinct[turns] for turns in sets]
-    relative = any(row.relative.any() for row in distinct.values())
+    relative = any(row.is_relative for row in distinct.values())
     if len(distinct) == 1 and not relative:
-        return _csr(found[:1])
+        return found[0].shared
     if relative:
-        sums = _activation(activation, len(sets))
+        sums = _activation(activation() if callable(activation) else activation, len(sets))
         found = [row.at(s) for row, s in zip(found, sums, strict=True)]
     return _csr(found)
 
@@ -214,9 +229,8 @@ class _Builder:
 
 
 def _csr(rows: list[KnobRow]) -> Knobs:
-    if len(rows) == 1:  # one user's request, which is short
-        latents, weights, kinds, _ = rows[0]
-        return Knobs(np.array([0, len(latents)]), latents, weights.astype(np.float32), kinds)
+    if len(rows) == 1:
+        return rows[0].shared
     offsets = np.zeros(len(rows) + 1, dtype=np.int64)
     np.cumsum([len(row.latents) for row in rows], out=offsets[1:])
     if not rows:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from cfsae_fast.steering.words import (
@@ -88,7 +89,7 @@ def as_turns(steer: Any) -> Turns:
     if isinstance(steer, str):
         return from_text(steer)
     if isinstance(steer, Mapping):
-        return from_dict(steer)
+        return _remembered(steer)
     if isinstance(steer, Turn):
         return Turns((steer,))
     if isinstance(steer, list | tuple):
@@ -97,6 +98,19 @@ def as_turns(steer: Any) -> Turns:
         "steer must be text, a dict {concept: amount}, turns such as boost('film noir', 0.3), "
         f"or None, got {type(steer).__name__}"
     )
+
+
+def _remembered(wishes: Mapping[Concept, Any]) -> Turns:
+    """`from_dict`, once for wishes that come again and again."""
+    try:  # 1, 1.0 and True are equal, and do not read alike
+        return _from_items(tuple((*one, *map(type, one)) for one in wishes.items()))
+    except TypeError:  # an amount that cannot be remembered, nor be right: from_dict says why
+        return from_dict(wishes)
+
+
+@lru_cache(maxsize=1024)
+def _from_items(items: tuple[tuple[Any, Any, type, type], ...]) -> Turns:
+    return from_dict({name: amount for name, amount, *_ in items})
 
 
 def per_row(steer: Any, n_rows: int) -> list[Turns]:

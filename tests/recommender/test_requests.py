@@ -1,12 +1,18 @@
 """What users may pass, what they get, and what they are told when it cannot be."""
 
+import itertools
+
 import numpy as np
 import pytest
+import scipy.sparse
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cfsae_fast.data import Interactions
 from cfsae_fast.errors import DataError, ModelFormatError, UnknownConceptError, UnknownIdError
 from cfsae_fast.ids import Ids
 from cfsae_fast.recommender import SteerableRecommender
+from cfsae_fast.recommender.inputs import of_histories
 
 
 def test_single_and_several(elsa):
@@ -41,6 +47,25 @@ def test_repeated_items_count_once(elsa):
     once = elsa.recommend(histories=[[5, 9]])
     twice = elsa.recommend(histories=[[9, 5, 5, 9]])
     np.testing.assert_array_equal(once.scores, twice.scores)
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 60), max_size=9), min_size=1, max_size=6),
+    st.integers(1, 50),
+    st.sampled_from([np.asarray, list]),
+)
+def test_histories_become_sorted_rows_of_known_items(histories, known, kind):
+    ids = Ids(np.arange(known) * 2 - 7)  # some below zero, every other one unknown
+    given = [kind(one) for one in histories]
+    rows = of_histories(given, ids, unknown="ignore").rows
+    want = [sorted({(id + 7) // 2 for id in one if id in ids.values}) for one in histories]
+    ends = rows.offsets.tolist()
+    assert [rows.items[a:b].tolist() for a, b in itertools.pairwise(ends)] == want
+    dense = np.zeros((len(histories), known))
+    for row, items in enumerate(want):
+        dense[row, items] = 1
+    sparse = of_histories(scipy.sparse.csr_matrix(dense), ids, unknown="error").rows
+    assert sparse.items.tolist() == rows.items.tolist() and sparse.offsets.tolist() == ends
 
 
 def test_empty_history_is_served_from_the_mean_user(elsa):
