@@ -53,7 +53,8 @@ class SAENetwork:
         return self.encoder.shape[1]
 
     @cached_property
-    def _screen(self) -> ops.Screen | None:
+    def screen(self) -> ops.Screen | None:
+        """The encoder in 8 bits, kept from the first use on; None where that does not pay."""
         return ops.Screen.where_it_pays(self.encoder)
 
     def encode(self, embedding: np.ndarray, *, refine_steps: int = 0, threads: int = 0) -> Encoded:
@@ -68,7 +69,7 @@ class SAENetwork:
             self.bias,
             self.width,
             standardize=self.standardize,
-            screen=self._screen,
+            screen=self.screen,
             threads=threads,
         )
         encoded = self.finish(encoded)

@@ -118,6 +118,39 @@ def test_equals_the_dense_path(
         assert_same(tables.recommend(cfae, steered, moved, n, **options), dense)
 
 
+@pytest.mark.parametrize("allowed", [0, 3, 30])
+def test_few_items_are_allowed(allowed):
+    """Nearly all blocks hold nothing, and are no floor for the others."""
+    random = np.random.default_rng(allowed)
+    cfae, sae = model(random, "plain", 3000, 16, 100, 8)
+    tables = FoldedTables.build(cfae, sae)
+    encoded = sae.encode(matrix(random, "plain", 2, 16))
+    moved = sae.decode(encoded)
+    mask = np.zeros(3000, bool)
+    mask[random.choice(3000, allowed, replace=False)] = True
+    dense = cfae.recommend(moved, 20, allowed=mask)
+    assert (dense.ids >= 0).sum(axis=1).tolist() == [min(allowed, 20)] * 2
+    assert_same(tables.recommend(cfae, encoded, moved, 20, allowed=mask), dense)
+
+
+@pytest.mark.parametrize("length", [3, 60])
+def test_a_batch_takes_the_way_that_reads_less(length, monkeypatch):
+    random = np.random.default_rng(length)
+    cfae, sae = model(random, "plain", 500, 256, 1100, 8)
+    tables = FoldedTables.build(cfae, sae)
+    items = random.integers(0, 500, 64 * length).astype(np.int32)
+    rows = Rows(np.arange(0, 64 * length + 1, length), items)
+    embedding = cfae.encode(rows)
+    one_by_one = [
+        tables.encode(sae, rows.take(np.array([b])), embedding[b : b + 1]).code for b in range(64)
+    ]
+    dense, plain = [], ops.topk_encode
+    monkeypatch.setattr(ops, "topk_encode", lambda *a, **o: dense.append(1) or plain(*a, **o))
+    got = tables.encode(sae, rows, embedding).code
+    assert len(dense) == (length == 60 and sae.screen is not None)
+    assert_same(got, [np.concatenate(parts) for parts in zip(*one_by_one, strict=True)])
+
+
 @pytest.mark.parametrize("isa", ISAS)
 @settings(max_examples=150, deadline=None)
 @given(

@@ -178,7 +178,7 @@ def test_networks_screen_matrices_that_are_worth_it(rng, monkeypatch):
     embedding = reals(rng, 3, 256)
     assert_same(network.recommend(embedding, 9), in_fp32(embedding, items, 9))
     sae = SAENetwork("topk", items, reals(rng, 1100), items, reals(rng, 256), 8, 8)
-    assert sae._screen.matrix is items
+    assert sae.screen.matrix is items
     plain = ops.topk_encode(embedding, items, sae.encoder_bias, sae.bias, 8)
     assert_same(sae.encode(embedding).code, plain.code)
     used = []
