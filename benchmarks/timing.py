@@ -12,6 +12,9 @@ import numpy as np
 from cfsae_fast import ops
 
 
+SETTLE = 0.25  # seconds
+
+
 class Timed(NamedTuple):
     """Milliseconds of one way."""
 
@@ -25,8 +28,9 @@ def interleaved(
 ) -> dict[str, Timed]:
     """Call every way in turn, in bursts, for about `seconds`: at least `least` calls each.
 
-    The first calls of a burst are not counted where a call is short: they meet the caches, and the
-    still spinning threads, of the way before.
+    Before a burst the threads of the way before get time to stop spinning (those of OpenMP and
+    ONNX Runtime look for work for about 0.1 s, on a core that this way may need). The first calls
+    are not counted where a call is short: they meet the caches of the way before.
     """
     bursts = {name: _burst(way) for name, way in ways.items()}
     taken: dict[str, list[float]] = {name: [] for name in ways}
@@ -34,6 +38,7 @@ def interleaved(
     while any(len(one) < least for one in taken.values()) or time.perf_counter() < end:
         for name, way in ways.items():
             warm, count = bursts[name]
+            time.sleep(SETTLE)
             for at in range(warm + count):
                 lasted = 1e3 * _seconds(way)
                 if at >= warm and len(taken[name]) < most:

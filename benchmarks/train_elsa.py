@@ -86,6 +86,7 @@ def epochs(name: str, d: int, threads: int, count: int) -> list[dict[str, Any]]:
     with timing.threads(threads):
         for epoch in range(count):
             for way, step in ways.items():
+                time.sleep(timing.SETTLE)
                 with kept_memory() if way == "ours" else nullcontext():  # as training.loop has it
                     started = time.perf_counter()
                     for at in range(sampler.steps_per_pass):
