@@ -1,4 +1,4 @@
-// Each dense node on the device: check what came, queue the engine's kernels on the run's stream.
+// Each node on the device: check what came, queue the engine's kernels on the run's stream.
 #include "onnxruntime/device_ops.h"
 
 #include <cmath>
@@ -96,6 +96,62 @@ std::vector<float> unit_weights(const RowsView& rows) {
   return weights;
 }
 
+// The outputs of a node that encodes: the code, and its stats where they are written.
+class Encoded {
+ public:
+  Encoded(const Context& context, int64_t n_rows, int64_t k, bool standardizes)
+      : code{n_rows, k, context.int32_out(0, {n_rows, k}), context.float_out(1, {n_rows, k})},
+        mean_(context.float_out(2, {n_rows})),
+        std_(context.float_out(3, {n_rows})),
+        standardizes_(standardizes) {}
+
+  const CodeOut code;
+  float* mean() const { return standardizes_ ? mean_ : nullptr; }
+  float* std() const { return standardizes_ ? std_ : nullptr; }
+
+  // Stats that the kernels do not write, and values that do not exceed the threshold.
+  void finish(float threshold, const cuda::Execution& how) const {
+    const std::vector<float> zeros(static_cast<size_t>(code.n_rows), 0.0f), ones(zeros.size(), 1);
+    const int64_t bytes = code.n_rows * static_cast<int64_t>(sizeof(float));
+    if (!standardizes_ && bytes > 0) {
+      raise_unless_queued(cuda::copy_in(mean_, zeros.data(), bytes, how));
+      raise_unless_queued(cuda::copy_in(std_, ones.data(), bytes, how));
+    }
+    if (threshold > 0.0f) raise_unless_queued(cuda::keep_above(code, threshold, how));
+  }
+
+ private:
+  float *mean_, *std_;
+  bool standardizes_;
+};
+
+// The outputs of a node that recommends, and on the device what it must not recommend.
+class DeviceAnswer {
+ public:
+  DeviceAnswer(const Context& context, const Asked& asked, int64_t n_rows, DeviceMemory& memory)
+      : seen(memory.copy_of(asked.seen.view())),
+        allowed(memory.copy_of(asked.allowed_items.data(),
+                               static_cast<int64_t>(asked.allowed_items.size()))),
+        n_(n_rows * asked.n),
+        ids_(context.int64_out(0, {n_rows, asked.n})),
+        out{n_rows, asked.n,
+            static_cast<int32_t*>(memory.take(n_ * static_cast<int64_t>(sizeof(int32_t)))),
+            context.float_out(1, {n_rows, asked.n})} {}
+
+  const RowsView seen;
+  const uint8_t* const allowed;
+  void write(const cuda::Execution& how) const {  // int32 ids -> the runtime's int64
+    raise_unless_queued(cuda::widen(out.indices, n_, ids_, how));
+  }
+
+ private:
+  int64_t n_;
+  int64_t* ids_;
+
+ public:
+  const CodeOut out;
+};
+
 }  // namespace
 
 void DeviceEncodeRows::run(const Context& context) const {
@@ -119,22 +175,35 @@ void DeviceTopkEncode::run(const Context& context) const {
   const float* const centre = context.floats(3, "centre", {embedding.dim}).data;
   check_k(k, encoder.n_rows);
   const int64_t n = embedding.n_rows;
-  const CodeOut code{n, k, context.int32_out(0, {n, k}), context.float_out(1, {n, k})};
-  float* const mean = context.float_out(2, {n});
-  float* const std = context.float_out(3, {n});
+  const Encoded encoded(context, n, k, standardize);
   DeviceMemory memory(context);
-  if (!standardize && n > 0) {
-    const std::vector<float> zeros(static_cast<size_t>(n), 0.0f), ones(zeros.size(), 1.0f);
-    const int64_t bytes = n * static_cast<int64_t>(sizeof(float));
-    raise_unless_queued(cuda::copy_in(mean, zeros.data(), bytes, memory.how()));
-    raise_unless_queued(cuda::copy_in(std, ones.data(), bytes, memory.how()));
-  }
   void* const scratch =
       memory.take(cuda::topk_encode_bytes(n, embedding.dim, encoder.n_rows, k, kPrecision));
-  raise_unless_queued(cuda::topk_encode(embedding, encoder, bias, centre, code,
-                                        standardize ? mean : nullptr, standardize ? std : nullptr,
-                                        kPrecision, memory.with(scratch)));
-  if (threshold > 0.0f) raise_unless_queued(cuda::keep_above(code, threshold, memory.how()));
+  raise_unless_queued(cuda::topk_encode(embedding, encoder, bias, centre, encoded.code,
+                                        encoded.mean(), encoded.std(), kPrecision,
+                                        memory.with(scratch)));
+  encoded.finish(threshold, memory.how());
+}
+
+void DeviceFoldedTopkEncode::run(const Context& context) const {
+  const Matrix embedding = context.matrix(2, "embedding", kAny, kAny);
+  const Matrix encoder = context.matrix(3, "encoder", kAny, embedding.dim);
+  const float* const bias = context.floats(4, "bias", {encoder.n_rows}).data;
+  const float* const centre = context.floats(5, "centre", {embedding.dim}).data;
+  const int64_t n = embedding.n_rows, n_latents = encoder.n_rows;
+  const int64_t n_items = context.int8s(6, "table", {kAny, n_latents}).shape[0];
+  const FoldedInputs table(context, 6, n_items, n_latents);
+  const RowSets sets("items", context.int64s(0, "items", {kAny}),
+                     context.int64s(1, "offsets", {n + 1}), n_items);
+  check_k(k, n_latents);
+  const Encoded encoded(context, n, k, standardize);
+  DeviceMemory memory(context);
+  const RowsView rows = memory.copy_of(sets.view());
+  void* const scratch = memory.take(cuda::folded_topk_encode_bytes(n, embedding.dim, n_latents, k));
+  raise_unless_queued(cuda::folded_topk_encode(rows, table.encoder(), embedding, encoder, bias,
+                                               centre, encoded.code, encoded.mean(), encoded.std(),
+                                               memory.with(scratch)));
+  encoded.finish(threshold, memory.how());
 }
 
 void DeviceSteerDecode::run(const Context& context) const {
@@ -180,20 +249,33 @@ void DeviceRecommend::run(const Context& context) const {
   const float* const bias = context.floats(2, "bias", {items.n_rows}).data;
   const int64_t n_rows = embedding.n_rows;
   const Asked asked(context, 3, n_rows, items.n_rows);
-  int64_t* const ids = context.int64_out(0, {n_rows, asked.n});
-  float* const scores = context.float_out(1, {n_rows, asked.n});
   DeviceMemory memory(context);
-  const RowsView seen = memory.copy_of(asked.seen.view());
-  const uint8_t* const allowed =
-      memory.copy_of(asked.allowed_items.data(), static_cast<int64_t>(asked.allowed_items.size()));
-  const int64_t n = n_rows * asked.n;
-  auto* const found = static_cast<int32_t*>(memory.take(n * int64_t{sizeof(int32_t)}));
+  const DeviceAnswer answer(context, asked, n_rows, memory);
   void* const scratch =
       memory.take(cuda::recommend_bytes(n_rows, embedding.dim, items.n_rows, asked.n, kPrecision));
-  raise_unless_queued(cuda::recommend(embedding, items, bias, &seen, allowed,
-                                      {n_rows, asked.n, found, scores}, kPrecision,
-                                      memory.with(scratch)));
-  raise_unless_queued(cuda::widen(found, n, ids, memory.how()));
+  raise_unless_queued(cuda::recommend(embedding, items, bias, &answer.seen, answer.allowed,
+                                      answer.out, kPrecision, memory.with(scratch)));
+  answer.write(memory.how());
+}
+
+void DeviceFoldedRecommend::run(const Context& context) const {
+  const Matrix embedding = context.matrix(0, "embedding", kAny, kAny);
+  const Matrix items = context.matrix(1, "items", kAny, embedding.dim);
+  const float* const bias = context.floats(2, "bias", {items.n_rows}).data;
+  const int64_t n_rows = embedding.n_rows;
+  const Asked asked(context, 3, n_rows, items.n_rows);
+  const int64_t n_latents = context.int8s(11, "table", {kAny, items.n_rows}).shape[0];
+  const FoldedInputs table(context, 11, n_latents, items.n_rows);
+  const CodeView code = code_of(context, 7, n_rows);
+  const StatsView stats{context.floats(9, "mean", {n_rows}).data,
+                        context.floats(10, "std", {n_rows}).data};
+  DeviceMemory memory(context);
+  const DeviceAnswer answer(context, asked, n_rows, memory);
+  void* const scratch = memory.take(cuda::folded_recommend_bytes(n_rows, items.n_rows, asked.n));
+  raise_unless_queued(cuda::folded_recommend(code, stats, table.decoder(), embedding, items, bias,
+                                             &answer.seen, answer.allowed, answer.out,
+                                             memory.with(scratch)));
+  answer.write(memory.how());
 }
 
 }  // namespace cfsae::ort

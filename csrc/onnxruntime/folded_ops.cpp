@@ -5,22 +5,13 @@
 #include "onnxruntime/ops.h"
 
 namespace cfsae::ort {
-namespace {
-
-struct Table {  // six inputs from `first` on
-  cpu::FoldedTable products;
-  const float *sums, *shifts, *norms;
-
-  Table(const Context& context, size_t first, int64_t n_rows, int64_t dim)
-      : products{context.int8s(first, "table", {n_rows, dim}).data,
-                 context.floats(first + 1, "scales", {n_rows}).data,
-                 context.floats(first + 2, "errors", {n_rows}).data, n_rows, dim},
-        sums(context.floats(first + 3, "sums", {dim}).data),
-        shifts(context.floats(first + 4, "shifts", {dim}).data),
-        norms(context.floats(first + 5, "norms", {4}).data) {}
-};
-
-}  // namespace
+FoldedInputs::FoldedInputs(const Context& context, size_t first, int64_t n_rows, int64_t dim)
+    : products{context.int8s(first, "table", {n_rows, dim}).data,
+               context.floats(first + 1, "scales", {n_rows}).data,
+               context.floats(first + 2, "errors", {n_rows}).data, n_rows, dim},
+      sums(context.floats(first + 3, "sums", {dim}).data),
+      shifts(context.floats(first + 4, "shifts", {dim}).data),
+      norms(context.floats(first + 5, "norms", {4}).data) {}
 
 void Steer::run(const Context& context) const {
   const Matrix dictionary = context.matrix(7, "dictionary", kAny, kAny);
@@ -48,7 +39,7 @@ void FoldedTopkEncode::run(const Context& context) const {
   const float* const bias = context.floats(4, "bias", {encoder.n_rows}).data;
   const float* const centre = context.floats(5, "centre", {embedding.dim}).data;
   const int64_t n_items = context.int8s(6, "table", {kAny, encoder.n_rows}).shape[0];
-  const Table table(context, 6, n_items, encoder.n_rows);
+  const FoldedInputs table(context, 6, n_items, encoder.n_rows);
   const RowSets sets("items", context.int64s(0, "items", {kAny}),
                      context.int64s(1, "offsets", {embedding.n_rows + 1}), n_items);
   check_k(k, encoder.n_rows);
@@ -59,10 +50,8 @@ void FoldedTopkEncode::run(const Context& context) const {
   float* const std = context.float_out(3, {n_rows});
   std::fill_n(mean, n_rows, 0.0f);
   std::fill_n(std, n_rows, 1.0f);
-  const cpu::FoldedEncoder folded{table.products, table.sums,     table.shifts,
-                                  table.norms[0], table.norms[1], table.norms[3]};
-  raise_unless_ok(cpu::folded_topk_encode(sets.view(), folded, embedding, encoder, bias, centre,
-                                          code, standardize ? mean : nullptr,
+  raise_unless_ok(cpu::folded_topk_encode(sets.view(), table.encoder(), embedding, encoder, bias,
+                                          centre, code, standardize ? mean : nullptr,
                                           standardize ? std : nullptr, execution()));
   keep_above(code, threshold);
 }
@@ -73,15 +62,13 @@ void FoldedRecommend::run(const Context& context) const {
   const float* const bias = context.floats(2, "bias", {items.n_rows}).data;
   const Asked asked(context, 3, embedding.n_rows, items.n_rows);
   const int64_t n_latents = context.int8s(11, "table", {kAny, items.n_rows}).shape[0];
-  const Table table(context, 11, n_latents, items.n_rows);
+  const FoldedInputs table(context, 11, n_latents, items.n_rows);
   const CodeView code = CodeParts(context, 7, embedding.n_rows, n_latents).view;
   const StatsView stats{context.floats(9, "mean", {embedding.n_rows}).data,
                         context.floats(10, "std", {embedding.n_rows}).data};
-  const cpu::FoldedDecoder folded{table.products, table.sums,     table.shifts,  table.norms[0],
-                                  table.norms[1], table.norms[2], table.norms[3]};
   Answer answer(context, embedding.n_rows, asked.n);
   const RowsView seen = asked.seen.view();
-  raise_unless_ok(cpu::folded_recommend(code, stats, folded, embedding, items, bias, &seen,
+  raise_unless_ok(cpu::folded_recommend(code, stats, table.decoder(), embedding, items, bias, &seen,
                                         asked.allowed(), answer.out(), execution()));
   answer.write();
 }

@@ -113,6 +113,18 @@ struct FoldedRecommend {
 };
 
 // What several nodes do.
+struct FoldedInputs {  // the six inputs of a folded table, from `first` on; norms are read here
+  cpu::FoldedTable products;
+  const float *sums, *shifts, *norms;
+  FoldedInputs(const Context& context, size_t first, int64_t n_rows, int64_t dim);
+  cpu::FoldedEncoder encoder() const {
+    return {products, sums, shifts, norms[0], norms[1], norms[3]};
+  }
+  cpu::FoldedDecoder decoder() const {
+    return {products, sums, shifts, norms[0], norms[1], norms[2], norms[3]};
+  }
+};
+
 struct CodeParts {  // of inputs first (indices) and first + 1 (values)
   CodeView view;
   CodeParts(const Context& context, size_t first, int64_t n_rows, int64_t n_latents);

@@ -13,11 +13,15 @@ const CustomOp kOps[] = {
     declare<Recommend>(),        declare<Steer>(),          declare<SparseDecode>(),
     declare<FoldedTopkEncode>(), declare<FoldedRecommend>()};
 
-#if CFSAE_CUDA  // folded nodes stay on the CPU provider
-const CustomOp kDeviceOps[] = {
-    declare_on_device<DeviceEncodeRows>(),  declare_on_device<DeviceTopkEncode>(),
-    declare_on_device<DeviceSteerDecode>(), declare_on_device<DeviceRecommend>(),
-    declare_on_device<DeviceSteer>(),       declare_on_device<DeviceSparseDecode>()};
+#if CFSAE_CUDA
+const CustomOp kDeviceOps[] = {declare_on_device<DeviceEncodeRows>(),
+                               declare_on_device<DeviceTopkEncode>(),
+                               declare_on_device<DeviceSteerDecode>(),
+                               declare_on_device<DeviceRecommend>(),
+                               declare_on_device<DeviceSteer>(),
+                               declare_on_device<DeviceSparseDecode>(),
+                               declare_on_device<DeviceFoldedTopkEncode>(),
+                               declare_on_device<DeviceFoldedRecommend>()};
 #endif
 
 // Made once and never released: it must outlive every session.

@@ -37,7 +37,7 @@ EMULATOR = {
 LINK = {"checked": [], "asan": ["-fsanitize=address"], "plain": []}
 MODULE = "cfsae_emulated"
 RUNTIME = "cfsae_ort_emulated"
-RUNTIME_DOOR = ["device_ops", "door", "knobs", "ops", "parallel"]
+RUNTIME_DOOR = ["device_ops", "door", "folded_ops", "knobs", "ops", "parallel"]
 
 
 def has_compiler() -> bool:

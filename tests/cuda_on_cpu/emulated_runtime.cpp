@@ -14,9 +14,14 @@ CustomOp emulate() {
   return op;
 }
 
-const CustomOp kOps[] = {emulate<DeviceEncodeRows>(),  emulate<DeviceTopkEncode>(),
-                         emulate<DeviceSteerDecode>(), emulate<DeviceRecommend>(),
-                         emulate<DeviceSteer>(),       emulate<DeviceSparseDecode>()};
+const CustomOp kOps[] = {emulate<DeviceEncodeRows>(),
+                         emulate<DeviceTopkEncode>(),
+                         emulate<DeviceSteerDecode>(),
+                         emulate<DeviceRecommend>(),
+                         emulate<DeviceSteer>(),
+                         emulate<DeviceSparseDecode>(),
+                         emulate<DeviceFoldedTopkEncode>(),
+                         emulate<DeviceFoldedRecommend>()};
 
 OrtCustomOpDomain* make_domain(OrtApiTable api) {
   OrtCustomOpDomain* domain = nullptr;
@@ -45,10 +50,14 @@ extern "C" __attribute__((visibility("default"))) OrtStatus* RegisterCustomOps(
 // For the test: the memory type that a node of the real library asks for, by name and input.
 extern "C" __attribute__((visibility("default"))) int memory_type(const char* name, int at) {
   using namespace cfsae::ort;
-  const CustomOp real[] = {
-      declare_on_device<DeviceEncodeRows>(),  declare_on_device<DeviceTopkEncode>(),
-      declare_on_device<DeviceSteerDecode>(), declare_on_device<DeviceRecommend>(),
-      declare_on_device<DeviceSteer>(),       declare_on_device<DeviceSparseDecode>()};
+  const CustomOp real[] = {declare_on_device<DeviceEncodeRows>(),
+                           declare_on_device<DeviceTopkEncode>(),
+                           declare_on_device<DeviceSteerDecode>(),
+                           declare_on_device<DeviceRecommend>(),
+                           declare_on_device<DeviceSteer>(),
+                           declare_on_device<DeviceSparseDecode>(),
+                           declare_on_device<DeviceFoldedTopkEncode>(),
+                           declare_on_device<DeviceFoldedRecommend>()};
   for (const CustomOp& op : real) {
     const size_t input = static_cast<size_t>(at);
     if (std::string(op.GetName(&op)) != name || input >= op.GetInputTypeCount(&op)) continue;

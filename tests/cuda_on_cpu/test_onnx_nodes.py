@@ -27,6 +27,8 @@ HOST_INPUTS = {
     "Recommend": {3, 4, 5, 6},
     "Steer": {2, 3, 4, 5, 6},
     "SparseDecode": set(),
+    "FoldedTopkEncode": {0, 1, 11},
+    "FoldedRecommend": {3, 4, 5, 6, 16},
 }
 
 
@@ -41,7 +43,8 @@ def emulated(library, monkeypatch):
 
 
 def exported(path, cfae, sae, mode, folded=False):
-    recommender = SteerableRecommender.from_fitted(make_fitted(cfae, sae))
+    fitted = make_fitted(cfae, sae, n_latents=192 if folded else 96)
+    recommender = SteerableRecommender.from_fitted(fitted)
     options = {"mode": mode, "with_code": True, "folded": folded}
     return recommender, export.to_onnx(recommender, path / "m.onnx", **options)
 
@@ -55,17 +58,39 @@ def test_answers_are_python_s(emulated, tmp_path, model, mode):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_steer_and_sparse_decode(emulated, tmp_path, mode):
-    """A folded graph holds these two; its folded nodes run as standard ops here."""
-    recommender, path = exported(tmp_path, "elsa", "topk", mode, folded=True)
+@pytest.mark.parametrize("sae", ["topk", "batchtopk"])
+def test_folded_graphs_are_python_s(emulated, tmp_path, sae, mode):
+    recommender, path = exported(tmp_path, "elsa", sae, mode, folded=True)
     found = check_parity(recommender, path, requests=16)
     assert found.holds, found
 
 
-def test_values_below_the_threshold_go(library, monkeypatch, tmp_path):
-    recommender, path = exported(tmp_path, "elsa", "batchtopk", "residual")
+@pytest.mark.parametrize("side", ["encode", "decode"])
+@pytest.mark.parametrize("worse, is_read", [(0.0, True), (np.inf, False)])
+def test_folded_tables_decide(emulated, tmp_path, side, worse, is_read):
+    """Rows in another order: other answers, unless their errors say that they decide nothing."""
+    recommender, path = exported(tmp_path, "elsa", "topk", "reconstruct", folded=True)
     model = onnx.load(path)
-    (node,) = [one for one in model.graph.node if one.op_type == "TopkEncode"]
+    for one in model.graph.initializer:
+        array = onnx.numpy_helper.to_array(one)
+        if one.name == f"{side}.values":
+            one.CopyFrom(onnx.numpy_helper.from_array(array[::-1].copy(), one.name))
+        if one.name == f"{side}.errors":
+            one.CopyFrom(onnx.numpy_helper.from_array(np.full_like(array, worse), one.name))
+    onnx.save(model, tmp_path / "wrong.onnx")
+    asked = export.feeds(recommender, [["i3", "i8"], ["i70"]], n=5, steer="horror=0.3, -anime")
+    ids = [
+        export.open_session(one, verify=False).run(["ids"], asked)[0].tolist()
+        for one in (path, tmp_path / "wrong.onnx")
+    ]
+    assert (ids[0] != ids[1]) == is_read
+
+
+@pytest.mark.parametrize("folded", [False, True], ids=["dense", "folded"])
+def test_values_below_the_threshold_go(library, monkeypatch, tmp_path, folded):
+    recommender, path = exported(tmp_path, "elsa", "batchtopk", "residual", folded)
+    model = onnx.load(path)
+    (node,) = [one for one in model.graph.node if one.op_type.endswith("TopkEncode")]
     (threshold,) = [one for one in node.attribute if one.name == "threshold"]
     threshold.f = 1.5
     onnx.save(model, tmp_path / "m.onnx")
@@ -81,10 +106,11 @@ def test_values_below_the_threshold_go(library, monkeypatch, tmp_path):
     np.testing.assert_allclose(found[1], want[1], rtol=1e-5)
 
 
+@pytest.mark.parametrize("folded", [False, True], ids=["dense", "folded"])
 @pytest.mark.parametrize("mode", MODES)
-def test_edges(emulated, tmp_path, mode):
+def test_edges(emulated, tmp_path, mode, folded):
     """No history, all of it, denied items, more asked for than there is, a relative ADD."""
-    recommender, path = exported(tmp_path, "elsa", "topk", mode)
+    recommender, path = exported(tmp_path, "elsa", "topk", mode, folded)
     session = export.open_session(path)
     histories = [[], ["i1", "i1"], [f"i{at}" for at in range(90)]]
     for turn in (None, "film noir=0.3", "+horror", "-anime"):
@@ -113,8 +139,9 @@ def test_code_is_the_library_s(emulated, tmp_path):
         ("alpha", np.array(2, np.float32), "alpha must lie in"),
     ],
 )
-def test_bad_requests_are_refused(emulated, tmp_path, name, value, message):
-    recommender, path = exported(tmp_path, "elsa", "topk", "residual")
+@pytest.mark.parametrize("folded", [False, True], ids=["dense", "folded"])
+def test_bad_requests_are_refused(emulated, tmp_path, folded, name, value, message):
+    recommender, path = exported(tmp_path, "elsa", "topk", "reconstruct", folded=folded)
     asked = export.feeds(recommender, [["i1"]], steer=["horror=0.2"])
     assert name in asked
     asked[name] = value.reshape(asked[name].shape) if asked[name].ndim == 0 else value
@@ -125,6 +152,6 @@ def test_bad_requests_are_refused(emulated, tmp_path, name, value, message):
 def test_what_a_request_says_is_asked_for_on_the_host(library):
     loaded = ctypes.CDLL(str(library))
     for name, host in HOST_INPUTS.items():
-        types = [loaded.memory_type(name.encode(), at) for at in range(12)]
+        types = [loaded.memory_type(name.encode(), at) for at in range(17)]
         known = [kind for kind in types if kind != 1]  # 1: no such input
         assert known and {at for at, kind in enumerate(known) if kind == ON_HOST} == host, name
