@@ -75,3 +75,11 @@ def test_weights_of_another_shape_are_refused(exported, tmp_path):
     session = export.open_session(tmp_path / "m.onnx", verify=False)
     with pytest.raises(Exception, match=r"bias must have shape \(96,\), got \(5,\)"):
         session.run(None, export.feeds(recommender, [["i1"]]))
+
+
+@pytest.mark.skipif(shutil.which("nm") is None, reason="nm is not installed")
+def test_one_symbol_leaves_the_library():
+    """Also where the library holds CUDA sources, which have a visibility of their own."""
+    command = ["nm", "--dynamic", "--defined-only", export.custom_ops_path()]
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert [line.split()[1:] for line in said.splitlines()] == [["T", "RegisterCustomOps"]]
