@@ -1,9 +1,13 @@
 """How long does an exported model take per request: standard ops, the engine's kernels, Python?
 
 Random networks of the sizes that matter, ELSA + TopK; requests of 75 items and one concept turned,
-through IOBinding, 64 users in turn. Every answer is compared before anything is timed. Folding pays
-in mode reconstruct; `--mode residual` shows what is left of it there. Loading and memory are those
-of a process of its own, and of two that map the same weights.
+through IOBinding, other users in turn. Every answer is compared before anything is timed. Folding
+pays in mode reconstruct; `--mode residual` shows what is left of it there. Loading and memory are
+those of a process of its own, and of two that map the same weights.
+
+2,000 calls of every way and batch take about an hour, most of it batches of 512 by standard ops. A
+batch ends after `--seconds`, and `calls=` says how many there were. With `--work DIR`, models and
+times stay there and the next run goes on, so that an hour can be had in pieces.
 """
 
 from __future__ import annotations
@@ -13,7 +17,8 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +33,8 @@ from cfsae_fast.recommender import SteerableRecommender
 
 HISTORY, N, TIE = 75, 20, 1e-4
 THREADS = 2
+CALLS, SECONDS = 2000, 150  # of every way; of a batch size
+BURST, SETTLE = 0.25, 0.02  # seconds of one way; that its caches and others' spinning threads get
 GRAPHS = tuple(itertools.product(("plain", "custom"), ("dense", "folded")))
 PLAIN = "graph=plain dense"
 PYTHON = "python folded"
@@ -38,14 +45,19 @@ class Exported:
 
     def __init__(self, sizes: Sizes, mode: str, folder: Path) -> None:
         self.sizes, self.mode = sizes, mode
-        self.model = SteerableRecommender.from_fitted(make_fitted(sizes))
-        self.model.fold(limit_bytes=20 << 30)
+        kept = folder / f"model {sizes}"
+        if not kept.exists():
+            model = SteerableRecommender.from_fitted(make_fitted(sizes))
+            model.fold(limit_bytes=20 << 30)
+            model.save(kept)
+        self.model = SteerableRecommender.load(kept)
         self.files = {}
         for path in ("dense", "folded"):
-            to, folded = folder / f"{path}.onnx", path == "folded"
-            self.files[path] = export.to_onnx(
-                self.model, to, mode=mode, folded=folded, external=True
-            )
+            to = folder / f"{mode} {sizes}" / f"{path}.onnx"
+            if not to.exists():
+                options = {"mode": mode, "folded": path == "folded", "external": True}
+                export.to_onnx(self.model, to, **options)
+            self.files[path] = to
 
     def case(self, rest: str) -> str:
         return f"ELSA TopK {self.sizes} {self.mode} threads={THREADS} {rest}"
@@ -64,8 +76,8 @@ class Exported:
         rows.append(record.row(case, "mapped_shared_share", two[0]["shared_share"]))
         return rows
 
-    def latency(self, batch: int, seconds: float, most: int) -> list[dict[str, Any]]:
-        """p50 and p99 of all ways to answer batches of one size."""
+    def latency(self, batch: int, times: Times, seconds: float) -> list[dict[str, Any]]:
+        """p50 and p99 of all ways to answer batches of one size, those of earlier runs included."""
         many = 64 if batch == 1 else 4
         requests = [draw_histories(self.sizes.n_items, batch, HISTORY, at) for at in range(many)]
         ways = {}
@@ -78,8 +90,8 @@ class Exported:
         self._check(ways, requests)
         with timing.threads(THREADS):
             going = {name: _in_turn(calls) for name, calls in ways.items()}
-            timed = timing.interleaved(going, seconds=seconds, most=most, least=min(most, 6))
-        return self._rows(timed, batch)
+            times.gather(f"{self.mode} B={batch}", going, seconds)
+        return self._rows(times.of(f"{self.mode} B={batch}"), batch)
 
     def _python(self, histories: list[list[int]]) -> Any:
         return self.model.recommend(histories=histories, n=N, steer=WISH, mode=self.mode)
@@ -120,6 +132,48 @@ class Exported:
                     )
                 )
         return rows
+
+
+class Times:
+    """Milliseconds of every call, by case and way; kept in a file where there is one."""
+
+    def __init__(self, calls: int, file: Path | None = None) -> None:
+        self.calls, self.file = calls, file
+        kept = file is not None and file.exists()
+        self.taken: dict[str, dict[str, list[float]]] = json.loads(file.read_text()) if kept else {}
+
+    def gather(self, case: str, ways: dict[str, Callable[[], Any]], seconds: float) -> None:
+        """Call each way in turn, in bursts of equal time, until all have their calls or time ends;
+        each is called at least once. What a burst begins with is not counted, unless it is long."""
+        taken = self.taken.setdefault(case, {name: [] for name in ways})
+        end = time.perf_counter() + seconds
+        while True:
+            for name, way in ways.items():
+                missing = self.calls - len(taken[name])
+                if missing > 0 and (not taken[name] or time.perf_counter() < end):
+                    taken[name] += itertools.islice(_burst(way), missing)
+            if time.perf_counter() >= end or all(len(x) >= self.calls for x in taken.values()):
+                break
+        if self.file is not None:
+            self.file.write_text(json.dumps(self.taken))
+
+    def of(self, case: str) -> dict[str, timing.Timed]:
+        return {
+            name: timing.Timed(*np.percentile(one, [50, 99]).tolist(), len(one))
+            for name, one in self.taken[case].items()
+        }
+
+
+def _burst(way: Callable[[], Any]) -> Iterator[float]:
+    start = begun = time.perf_counter()
+    counted = False
+    while begun - start < BURST:
+        way()
+        now = time.perf_counter()
+        counted = counted or begun - start >= SETTLE or now - begun >= 2 * SETTLE
+        if counted:
+            yield 1e3 * (now - begun)
+        begun = now
 
 
 def _bound(
@@ -171,17 +225,22 @@ def main() -> None:
     parser = record.arguments("onnx_latency", __doc__ or "")
     parser.add_argument("--batch", type=int, nargs="*", default=None, help="default 1 8 64 512")
     parser.add_argument("--mode", choices=("reconstruct", "residual"), default="reconstruct")
+    parser.add_argument("--calls", type=int, default=None, help=f"of every way; default {CALLS}")
+    parser.add_argument("--seconds", type=float, default=None, help=f"a batch; default {SECONDS}")
+    parser.add_argument("--work", type=Path, help="keep models and times here, and go on from them")
+    parser.add_argument("--no-loading", action="store_true", help="leave loading and memory out")
     chosen = parser.parse_args()
     sizes = QUICK if chosen.quick else FULL
     batches = chosen.batch or ([1, 8] if chosen.quick else [1, 8, 64, 512])
-    most = 300 if chosen.quick else 2000
+    calls = chosen.calls or (300 if chosen.quick else CALLS)
+    seconds = chosen.seconds if chosen.seconds is not None else 5 if chosen.quick else SECONDS
     with tempfile.TemporaryDirectory() as folder:
-        exported = Exported(sizes, chosen.mode, Path(folder))
-        rows = exported.loading()
+        work = chosen.work or Path(folder)
+        exported = Exported(sizes, chosen.mode, work)
+        times = Times(calls, chosen.work and work / f"times {sizes}.json")
+        rows = [] if chosen.no_loading else exported.loading()
         for batch in batches:
-            # above 8 rows a call takes long, and 2,000 rows are asked rather than 2,000 calls
-            seconds = 5 if chosen.quick else 120 if batch <= 8 else 30
-            rows += exported.latency(batch, seconds, most if batch <= 8 else max(16000 // batch, 6))
+            rows += exported.latency(batch, times, seconds)
     record.finish("onnx_latency", rows, chosen.json)
 
 
