@@ -278,6 +278,7 @@ def function(text: str, opset: int, **constants: Any) -> Any:
     parser = require_extra("onnx.parser", extra="onnx", purpose="export to ONNX")
     head = f'<domain: "{DOMAIN}", opset_import: ["": {opset}]>\n'
     parsed = parser.parse_function(head + text)
+    parsed.attribute.append("version")  # for libraries; no node of a function reads it
     known: Mapping[str, Any] = {**_CONSTANTS, **constants}
     used = [name for name in known if re.search(rf"\b{name}\b", text)]
     nodes = [

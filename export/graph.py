@@ -17,7 +17,7 @@ from cfsae_fast.ops.folded import FoldedSide
 from cfsae_fast.recommender.fitted import Fitted
 
 IR_VERSION = 9  # onnxruntime 1.17 reads it
-DOMAIN_VERSION = 1
+DOMAIN_VERSION = 1  # of what the nodes mean; csrc/onnxruntime/declare.h has it too
 DEFAULT_N = 10
 KNOBS = ["knob_latents", "knob_weights", "knob_kinds", "knob_offsets", "alpha"]
 TOP = ["ids", "scores"]
@@ -301,7 +301,7 @@ class _Graph:
 
     def _op(self, op: str, inputs: list[str], outputs: list[str], **attributes: Any) -> list[str]:
         node = self.onnx.helper.make_node(
-            op, inputs, outputs, name=op, domain=functions.DOMAIN, **attributes
+            op, inputs, outputs, op, domain=functions.DOMAIN, version=DOMAIN_VERSION, **attributes
         )
         self.nodes.append(node)
         self.ops.add(op)

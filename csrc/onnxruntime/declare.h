@@ -7,6 +7,10 @@
 
 namespace cfsae::ort {
 
+// What the nodes of ai.cfsae mean; export/graph.py has it too, and writes it into every node: the
+// runtime would hand a node of any version to any library.
+inline constexpr int64_t kVersion = 1;
+
 template <typename Op>
 struct Kernel {
   OrtApiTable api;
@@ -34,7 +38,15 @@ OrtStatus* guarded(OrtApiTable api, const Body& body) {
 
 template <typename Op>
 OrtStatus* create(const CustomOp*, OrtApiTable api, const OrtKernelInfo* info, void** kernel) {
-  return guarded(api, [&] { *kernel = new Kernel<Op>{api, Op(Info(api, info))}; });
+  return guarded(api, [&] {
+    const int64_t version = Info(api, info).integer_or("version", kVersion);
+    if (version != kVersion) {
+      throw BadInput("the model must hold nodes of version " + std::to_string(kVersion) +
+                     " of ai.cfsae, got " + std::to_string(version) +
+                     "; take libcfsae_ort.so of the package that exported it, or none");
+    }
+    *kernel = new Kernel<Op>{api, Op(Info(api, info))};
+  });
 }
 
 template <typename Op>

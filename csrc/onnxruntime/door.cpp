@@ -64,6 +64,15 @@ int64_t Info::integer(const char* name) const {
   return value;
 }
 
+int64_t Info::integer_or(const char* name, int64_t absent) const {
+  int64_t value = absent;
+  OrtStatus* const status =
+      call<Slot::KernelInfoGetAttribute_int64, OrtStatus*>(api_, info_, name, &value);
+  if (status == nullptr) return value;
+  call<Slot::ReleaseStatus, void>(api_, status);
+  return absent;
+}
+
 float Info::real(const char* name) const {
   float value = 0.0f;
   require(api_, call<Slot::KernelInfoGetAttribute_float, OrtStatus*>(api_, info_, name, &value),

@@ -35,6 +35,7 @@ class Info {  // attributes of a node, read once
  public:
   Info(OrtApiTable api, const OrtKernelInfo* info) : api_(api), info_(info) {}
   int64_t integer(const char* name) const;
+  int64_t integer_or(const char* name, int64_t absent) const;
   float real(const char* name) const;
   Matrix constant(size_t at) const;  // an input that stays while the session does; else no data
 

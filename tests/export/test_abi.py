@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from cfsae_fast import export
+from cfsae_fast.export import graph
 
 onnx = pytest.importorskip("onnx")
 runtime = pytest.importorskip("onnxruntime")
@@ -49,6 +50,40 @@ def test_slots_are_those_of_the_official_header(tmp_path):
     assert {name: int(found[name]) for name in slots()} == slots()
     order = [int(found[name]) for name in callbacks()]
     assert order == sorted(order)
+
+
+def with_version(path, to, version):
+    """A copy of a model whose TopkEncode is of another version of ai.cfsae, or of none."""
+    model = onnx.load(path)
+    (node,) = [one for one in model.graph.node if one.op_type == "TopkEncode"]
+    (held,) = [one for one in node.attribute if one.name == "version"]
+    if version is None:
+        node.attribute.remove(held)
+    else:
+        held.i = version
+    onnx.save(model, to)
+    return to
+
+
+def test_a_library_of_another_version_refuses(exported, tmp_path):
+    """It would compute something else; standard ops compute what the file says."""
+    recommender, path = exported.model("elsa", "topk", "residual")
+    other = with_version(path, tmp_path / "m.onnx", 2)
+    with pytest.raises(Exception, match="must hold nodes of version 1 of ai.cfsae, got 2; take"):
+        export.open_session(other, verify=False)
+    plain = export.open_session(other, custom_ops=False, verify=False)
+    assert plain.run(["ids"], export.feeds(recommender, [["i1"]]))[0].shape == (1, 10)
+
+
+def test_a_node_without_a_version_is_of_the_first(exported, tmp_path):
+    recommender, path = exported.model("elsa", "topk", "residual")
+    session = export.open_session(with_version(path, tmp_path / "m.onnx", None), verify=False)
+    assert session.run(["ids"], export.feeds(recommender, [["i1"]]))[0].shape == (1, 10)
+
+
+def test_both_sides_know_one_version():
+    (held,) = re.findall(r"kVersion = (\d+);", ABI.with_name("declare.h").read_text())
+    assert int(held) == graph.DOMAIN_VERSION
 
 
 @pytest.mark.parametrize("attribute", ["k", "standardize", "threshold"])
