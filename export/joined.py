@@ -65,7 +65,9 @@ def _aligned(p: str, entries: str, nothing: str) -> str:
     """
 
 
-# `knobs_bad` (rows,): what the nodes would refuse in own_weights and own_kinds of `latents`
+# `knobs_bad` (rows,): what the nodes would refuse in own_weights and own_kinds of `latents`; a row
+# of unlike lengths (not as_many) has entries of its neighbours there: they must not tell in its
+# answer
 _KNOBS = f"""
         latent_low = GreaterOrEqual (latents, zero)
         latent_high = Less (latents, n_latents)
@@ -101,7 +103,8 @@ _KNOBS = f"""
         no_mix = Expand (zero_f, rows_shape)
         mix_sums = ScatterElements <axis = 0, reduction = "add"> (no_mix, latents_row, mix)
         too_much = Greater (mix_sums, mix_limit)
-        knobs_bad = Or (knob_rows, too_much)
+        some_bad = Or (knob_rows, too_much)
+        knobs_bad = And (some_bad, as_many)
 """
 
 _REFUSED = """
