@@ -11,7 +11,7 @@ BIN     := $(VENV)/bin
 PIP     := $(BIN)/pip install -q --disable-pip-version-check
 ENGINE  := setup.py $(shell find csrc -type f 2>/dev/null)
 
-.PHONY: setup setup-dev demo test fuzz bench peers gpu gpu-tests mutate-kernels lint format clean
+.PHONY: setup setup-dev demo test fuzz large bench peers gpu gpu-tests mutate-kernels lint format clean
 
 setup: $(VENV)/.engine
 
@@ -56,6 +56,10 @@ test: setup-dev $(VENV)/.beside
 
 fuzz: setup-dev
 	CFSAE_FUZZ_SECONDS=600 $(BIN)/python -m pytest tests/export/test_fuzz.py --timeout=900
+
+# exports 2.5 GB of weights and asks them; needs 12 GB of memory, 6 GB of disk and some minutes
+large: setup-dev
+	CFSAE_LARGE=1 $(BIN)/python -m pytest tests/export/test_large.py -s
 
 bench: setup-dev
 	$(BIN)/python -m pytest benchmarks/micro --benchmark-only

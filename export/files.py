@@ -19,7 +19,8 @@ import numpy as np
 
 from cfsae_fast._version import __version__
 from cfsae_fast.errors import ModelFormatError, require_extra
-from cfsae_fast.export.graph import Plan, build
+from cfsae_fast.export import weights
+from cfsae_fast.export.graph import Built, Plan, build
 from cfsae_fast.export.precision import PRECISIONS
 from cfsae_fast.io import read_json, write_json
 from cfsae_fast.recommender import SteerableRecommender
@@ -99,12 +100,12 @@ def write(
 ) -> Path:
     """What `to_onnx` does after its checks. change: done to the ModelProto before it is written."""
     onnx = require_extra("onnx", extra="onnx", purpose="export to ONNX")
-    model = build(fitted, plan)
+    built = build(fitted, plan)
     if change is not None:
-        change(model)
+        change(built.model)
     concepts = _concepts(fitted)
-    for key, value in _metadata(fitted, plan, model, concepts).items():
-        entry = model.metadata_props.add()
+    for key, value in _metadata(fitted, plan, built, concepts).items():
+        entry = built.model.metadata_props.add()
         entry.key, entry.value = key, value
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -123,7 +124,7 @@ def write(
         "titles": None if fitted.titles is None else [str(title) for title in fitted.titles],
         "concepts": concepts,
         "suppress_push": SUPPRESS_PUSH,
-        "files": _write(onnx, model, path, external),
+        "files": _write(onnx, built, path, external),
     }
     write_json(manifest_path(path), content)
     return path
@@ -188,14 +189,10 @@ def _short(weights: np.ndarray) -> list[float]:
     return [float(f"{weight:.8g}") for weight in weights.tolist()]
 
 
-def _metadata(fitted: Fitted, plan: Plan, model: Any, concepts: dict) -> dict[str, str]:
+def _metadata(fitted: Fitted, plan: Plan, built: Built, concepts: dict) -> dict[str, str]:
     boosts = {  # the manifest has the rest
         name: {part: one[part] for part in ("latents", "weights")} for name, one in concepts.items()
     }
-    weights = hashlib.sha256()
-    for tensor in model.graph.initializer:
-        weights.update(tensor.name.encode())
-        weights.update(tensor.raw_data)
     return {
         "cfsae.format": str(FORMAT_VERSION),
         "cfsae.package": __version__,
@@ -205,20 +202,22 @@ def _metadata(fitted: Fitted, plan: Plan, model: Any, concepts: dict) -> dict[st
         "cfsae.cfae": fitted.cfae.kind,
         "cfsae.sae": fitted.sae.kind,
         "cfsae.concepts": json.dumps(boosts, ensure_ascii=False),
-        "cfsae.weights_sha256": weights.hexdigest(),
+        "cfsae.weights_sha256": weights.checksum(built.arrays),
     }
 
 
-def _write(onnx: Any, model: Any, path: Path, external: bool | None) -> dict[str, Any]:
+def _write(onnx: Any, built: Built, path: Path, external: bool | None) -> dict[str, Any]:
     """Write graph and weights beside their places, then move them there; sizes and checksums."""
     data = path.name + ".data"
-    size = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
+    if external is None:
+        external = weights.size_of(built.arrays) > LARGEST_INSIDE
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
         fresh = Path(folder)
-        options: dict[str, Any] = {}
-        if size > LARGEST_INSIDE if external is None else external:
-            options = {"save_as_external_data": True, "location": data}
-        onnx.save_model(model, str(fresh / path.name), **options)
+        if external:
+            weights.put_beside(onnx, *built, fresh / data)
+        else:
+            weights.put_inside(*built)
+        (fresh / path.name).write_bytes(built.model.SerializeToString())
         listed = {}
         for file in sorted(fresh.iterdir(), reverse=True):  # the weights before their graph
             with file.open("rb") as stream:

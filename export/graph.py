@@ -12,6 +12,7 @@ import numpy as np
 from cfsae_fast.errors import require_extra
 from cfsae_fast.export import folded, functions, steering
 from cfsae_fast.export.precision import Stored, lower
+from cfsae_fast.export.weights import empty_tensor
 from cfsae_fast.inference import FoldedTables, Layer
 from cfsae_fast.ops.folded import FoldedSide
 from cfsae_fast.recommender.fitted import Fitted
@@ -36,8 +37,15 @@ class Plan(NamedTuple):
     defaults: bool = True
 
 
-def build(fitted: Fitted, plan: Plan) -> Any:
-    """The ModelProto of a fitted recommender, without metadata."""
+class Built(NamedTuple):
+    """A ModelProto without metadata, and by name the arrays that its tensors do not hold yet."""
+
+    model: Any
+    arrays: dict[str, np.ndarray]
+
+
+def build(fitted: Fitted, plan: Plan) -> Built:
+    """The graph of a fitted recommender."""
     onnx = require_extra("onnx", extra="onnx", purpose="export to ONNX")
     fitted, stored = lower(fitted, plan.precision)
     graph = _Graph(onnx, fitted, plan, stored)
@@ -46,7 +54,7 @@ def build(fitted: Fitted, plan: Plan) -> Any:
     proto = helper.make_graph(
         graph.nodes, "cfsae", graph.inputs, graph.outputs, list(graph.weights.values())
     )
-    return helper.make_model(
+    model = helper.make_model(
         proto,
         functions=_functions(fitted, plan, graph.ops),
         ir_version=IR_VERSION,
@@ -56,6 +64,7 @@ def build(fitted: Fitted, plan: Plan) -> Any:
         ],
         producer_name="cfsae_fast",
     )
+    return Built(model, graph.arrays)
 
 
 def _functions(fitted: Fitted, plan: Plan, ops: set[str]) -> list[Any]:
@@ -95,6 +104,7 @@ class _Graph:
         self.inputs: list[Any] = []
         self.outputs: list[Any] = []
         self.weights: dict[str, Any] = {}
+        self.arrays: dict[str, np.ndarray] = {}
         self.ops: set[str] = set()
         self._names: dict[int, str] = {}
         self._kept: list[np.ndarray] = []  # an id is a name only while its array lives
@@ -271,19 +281,20 @@ class _Graph:
         if id(array) in self.stored:
             return self._restored(name, self.stored[id(array)])
         kind = np.int8 if array.dtype == np.int8 else np.float32
-        full = np.ascontiguousarray(array, dtype=kind)
-        self.weights[name] = self.onnx.numpy_helper.from_array(full, name)
+        return self._hold(name, np.ascontiguousarray(array, dtype=kind).reshape(np.shape(array)))
+
+    def _hold(self, name: str, array: np.ndarray, data_type: int | None = None) -> str:
+        self.arrays[name] = array
+        self.weights[name] = empty_tensor(self.onnx, name, array, data_type)
         return name
 
     def _restored(self, name: str, stored: Stored) -> str:
         """Nodes that turn fewer bits into `name`; a session runs them once, when it loads."""
-        bits = self.onnx.numpy_helper.from_array(stored.bits, f"{name}.{stored.precision}")
-        if stored.precision == "bf16":
-            bits.data_type = self.onnx.TensorProto.BFLOAT16
-        self.weights[bits.name] = bits
+        kind = self.onnx.TensorProto.BFLOAT16 if stored.precision == "bf16" else None
+        bits = self._hold(f"{name}.{stored.precision}", stored.bits, kind)
         if stored.scales is None:
-            return self._node("Cast", [bits.name], [name], to=1)
-        values = self._node("Cast", [bits.name], [f"{name}.values"], to=1)
+            return self._node("Cast", [bits], [name], to=1)
+        values = self._node("Cast", [bits], [f"{name}.values"], to=1)
         scales = self._weight(f"{name}.scales", stored.scales)
         return self._node("Mul", [values, scales], [name])
 
