@@ -11,7 +11,9 @@ from typing import Annotated, Any
 
 import numpy as np
 from fastapi import Body, FastAPI, Query, Request
-from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
+from fastapi.exception_handlers import request_validation_exception_handler
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from cfsae_fast._version import __version__
@@ -22,7 +24,7 @@ from cfsae_fast.serving.limits import Busy, Gate, Limits
 
 REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": bodies.Problem}
-    for status in (400, 401, 408, 413, 422, 503, 504)  # what any request may meet
+    for status in (400, 401, 408, 413, 415, 422, 503, 504)  # what any request may meet
 }
 DOCS = Path(__file__).with_name("docs.html").read_text()
 PATHS = {"/recommend", "/concepts", "/items", "/healthz", "/metrics", "/openapi.json", "/docs"}
@@ -82,6 +84,15 @@ def _translate_errors(app: FastAPI) -> None:
     async def late(_: Request, __: Exception) -> JSONResponse:
         return JSONResponse({"detail": "the answer took too long; ask for less at once"}, 504)
 
+    async def invalid(request: Request, error: Exception) -> Response:
+        kind = request.headers.get("content-type", "")
+        if request.method == "POST" and "json" not in kind.lower():  # the body was not looked at
+            words = f"the body must be sent with Content-Type: application/json, got {kind[:100]!r}"
+            return JSONResponse({"detail": words}, 415)
+        assert isinstance(error, RequestValidationError)
+        return await request_validation_exception_handler(request, error)
+
+    app.add_exception_handler(RequestValidationError, invalid)
     for kind in (ValueError, OverflowError):
         app.add_exception_handler(kind, wrong)
     app.add_exception_handler(Busy, busy)

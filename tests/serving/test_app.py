@@ -15,6 +15,8 @@ from cfsae_fast.recommender import SteerableRecommender  # noqa: E402
 from cfsae_fast.serving import Limits, make_app  # noqa: E402
 from tests.export.networks import make_fitted  # noqa: E402
 
+JSON = {"Content-Type": "application/json"}
+
 
 @pytest.fixture(scope="module")
 def model():
@@ -176,19 +178,27 @@ def test_no_body_breaks_the_server(client, body):
     import json
 
     body.setdefault("histories", [["i1"]])
-    content = json.dumps(body).encode()
-    answer = client.post("/recommend", content=content)
+    answer = client.post("/recommend", content=json.dumps(body).encode(), headers=JSON)
     assert answer.status_code in (200, 422), answer.text
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 5000, b'"\\ud800"', b"NaN"])
 def test_no_garbage_breaks_the_server(client, content):
-    assert client.post("/recommend", content=content).status_code in (400, 422)
+    assert client.post("/recommend", content=content, headers=JSON).status_code in (400, 422)
+
+
+@pytest.mark.parametrize("kind", [None, "text/plain", "application/x-www-form-urlencoded"])
+def test_a_body_that_is_not_called_json_is_415(client, kind):
+    """curl -d sends the last of these: the words must say what is missing."""
+    headers = {} if kind is None else {"Content-Type": kind}
+    answer = client.post("/recommend", content=b'{"histories": [["i1"]]}', headers=headers)
+    assert answer.status_code == 415
+    assert f"Content-Type: application/json, got {kind or ''!r}" in answer.json()["detail"]
 
 
 def test_lone_surrogates_are_refused(client):
     body = b'{"histories": [["\\ud800"]], "steer": {"\\ud800": 0.3}}'
-    assert client.post("/recommend", content=body).status_code in (400, 422)
+    assert client.post("/recommend", content=body, headers=JSON).status_code in (400, 422)
 
 
 @pytest.mark.parametrize("limit", ["batch", "workers", "timeout"])
