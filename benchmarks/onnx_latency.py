@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +76,11 @@ class Exported:
         rows.append(record.row(case, "mapped_shared_share", two[0]["shared_share"]))
         return rows
 
-    def latency(self, batch: int, times: Times, seconds: float) -> list[dict[str, Any]]:
-        """p50 and p99 of all ways to answer batches of one size, those of earlier runs included."""
+    def latency(
+        self, batch: int, times: Times, seconds: float, only: Sequence[str] = ("",)
+    ) -> list[dict[str, Any]]:
+        """p50 and p99 of all ways to answer batches of one size, those of earlier runs included.
+        only: words of which a way's name must hold one to be called more than once."""
         many = 64 if batch == 1 else 4
         requests = [draw_histories(self.sizes.n_items, batch, HISTORY, at) for at in range(many)]
         ways = {}
@@ -90,8 +93,11 @@ class Exported:
         self._check(ways, requests)
         with timing.threads(THREADS):
             going = {name: _in_turn(calls) for name, calls in ways.items()}
-            times.gather(f"{self.mode} B={batch}", going, seconds)
-        return self._rows(times.of(f"{self.mode} B={batch}"), batch)
+            case = f"{self.mode} B={batch}"
+            wanted = [name for name in going if any(word in name for word in only)]
+            times.gather(case, {name: going[name] for name in wanted}, seconds)
+            times.gather(case, going, 0)
+        return self._rows(times.of(case), batch)
 
     def _python(self, histories: list[list[int]]) -> Any:
         return self.model.recommend(histories=histories, n=N, steer=WISH, mode=self.mode)
@@ -145,14 +151,16 @@ class Times:
     def gather(self, case: str, ways: dict[str, Callable[[], Any]], seconds: float) -> None:
         """Call each way in turn, in bursts of equal time, until all have their calls or time ends;
         each is called at least once. What a burst begins with is not counted, unless it is long."""
-        taken = self.taken.setdefault(case, {name: [] for name in ways})
+        taken = self.taken.setdefault(case, {})
+        for name in ways:
+            taken.setdefault(name, [])
         end = time.perf_counter() + seconds
         while True:
             for name, way in ways.items():
                 missing = self.calls - len(taken[name])
                 if missing > 0 and (not taken[name] or time.perf_counter() < end):
                     taken[name] += itertools.islice(_burst(way), missing)
-            if time.perf_counter() >= end or all(len(x) >= self.calls for x in taken.values()):
+            if time.perf_counter() >= end or all(len(taken[name]) >= self.calls for name in ways):
                 break
         if self.file is not None:
             self.file.write_text(json.dumps(self.taken))
@@ -227,6 +235,7 @@ def main() -> None:
     parser.add_argument("--mode", choices=("reconstruct", "residual"), default="reconstruct")
     parser.add_argument("--calls", type=int, default=None, help=f"of every way; default {CALLS}")
     parser.add_argument("--seconds", type=float, default=None, help=f"a batch; default {SECONDS}")
+    parser.add_argument("--only", nargs="*", default=[""], help="words in ways' names")
     parser.add_argument("--work", type=Path, help="keep models and times here, and go on from them")
     parser.add_argument("--no-loading", action="store_true", help="leave loading and memory out")
     chosen = parser.parse_args()
@@ -240,7 +249,7 @@ def main() -> None:
         times = Times(calls, chosen.work and work / f"times {sizes}.json")
         rows = [] if chosen.no_loading else exported.loading()
         for batch in batches:
-            rows += exported.latency(batch, times, seconds)
+            rows += exported.latency(batch, times, seconds, chosen.only)
     record.finish("onnx_latency", rows, chosen.json)
 
 

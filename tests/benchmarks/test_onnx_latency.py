@@ -23,6 +23,17 @@ def test_rows_have_peers_and_checked_answers(exported):
     assert sum(row["metric"] == "p99_ms" for row in rows) == 5
 
 
+def test_some_ways_may_be_called_more_than_others(exported, monkeypatch):
+    """All are called once, so that every ratio stands."""
+    monkeypatch.setattr(onnx_latency, "BURST", 1e-9)  # a burst is one call
+    monkeypatch.setattr(onnx_latency, "SETTLE", 0)
+    times = onnx_latency.Times(100)
+    exported.latency(1, times, 60, only=["custom folded", "python"])
+    counts = {name: one.count for name, one in times.of("reconstruct B=1").items()}
+    assert counts.pop("graph=custom folded") == counts.pop(onnx_latency.PYTHON) == 100
+    assert set(counts.values()) == {1}
+
+
 def test_times_go_on_from_those_kept(tmp_path, monkeypatch):
     """A run that ends early leaves what it has; the next adds what is missing, and no more."""
     monkeypatch.setattr(onnx_latency, "BURST", 0.01)
