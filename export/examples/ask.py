@@ -13,11 +13,17 @@ import onnxruntime
 path, words = sys.argv[1], sys.argv[2:]
 with open(path + ".json", encoding="utf-8") as file:
     manifest = json.load(file)
+
+
+def find(word, table):
+    return table[word] if word in table else sys.exit(f"{path}.json does not know {word!r}")
+
+
 position = {str(item): at for at, item in enumerate(manifest["item_ids"])}
-history = [position[word] for word in words if "=" not in word]
+history = [find(word, position) for word in words if "=" not in word]
 latents, weights = [], []
 for name, alpha in (word.rsplit("=", 1) for word in words if "=" in word):
-    concept = manifest["concepts"][name]
+    concept = find(name, manifest["concepts"])
     latents += concept["latents"]
     weights += [float(alpha) * weight for weight in concept["weights"]]
 

@@ -1,5 +1,6 @@
 """The example clients give the library's answers."""
 
+import ast
 import os
 import shutil
 import subprocess
@@ -26,6 +27,25 @@ def test_python_client_needs_no_library(exported):
     )
     want = recommender.recommend(histories=["i3", "i8"], steer={"film noir": 0.3})
     assert [line.split()[1] for line in done.stdout.splitlines()] == want.ids.tolist()
+
+
+@pytest.mark.parametrize("word", ["i90", "film noire=0.3"])
+def test_python_client_says_what_it_does_not_know(exported, word):
+    _, path = exported.model("elsa", "topk", "residual")
+    command = [sys.executable, EXAMPLES / "ask.py", path, "i3", word]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1 and not done.stdout
+    assert done.stderr == f"{path}.json does not know {word.split('=')[0]!r}\n"
+
+
+def test_python_client_is_short():
+    """What the page of an export says: numpy, onnxruntime, 30 lines of code."""
+    tree = ast.parse((EXAMPLES / "ask.py").read_text())
+    names = {
+        alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names
+    }
+    assert names == {"json", "sys", "numpy", "onnxruntime"}
+    assert sum(node.end_lineno - node.lineno + 1 for node in tree.body[1:]) <= 31
 
 
 @pytest.fixture(scope="module")
