@@ -18,7 +18,8 @@ from cfsae_fast.errors import require_extra
 
 DOMAIN = "ai.cfsae"
 ADD_RELATIVE = 3  # a knob kind of graphs alone: ADD in units of the sum of the row's code
-MOST_RECOMMENDED = 1 << 24  # csrc/onnxruntime/ops.cpp has it too
+MOST_RECOMMENDED = 1 << 24  # csrc/onnxruntime/ops.cpp has it too,
+MOST_ANSWERED = 1 << 28  # and this, of all rows together: 3 GiB
 
 _CONSTANTS = {
     "zero": np.int64(0),
@@ -35,6 +36,7 @@ _CONSTANTS = {
     "minus_inf": np.float32(-np.inf),
     "largest_f": np.float32(3.4e38),
     "most": np.int64(MOST_RECOMMENDED),
+    "most_of_all": np.int64(MOST_ANSWERED),
     "std_epsilon": np.float32(1e-7),
     "mix_limit": np.float32(1 + 1e-5),
     "one_i": np.int64(1),
@@ -226,7 +228,11 @@ ASKED = f"""
         {entries("seen", "seen", "seen_offsets", "n_items")}
         n_low = GreaterOrEqual (n, one)
         n_high = LessOrEqual (n, most)
-        n_ok = And (n_low, n_high)
+        n_in_reach = And (n_low, n_high)
+        rows_or_one = Max (seen_n_rows, one)
+        n_of_row = Div (most_of_all, rows_or_one)
+        n_fits = LessOrEqual (n, n_of_row)
+        n_ok = And (n_in_reach, n_fits)
         {guard("n_must_be_at_least_1_and_no_absurd_number", "n_ok")}
         deny_low = GreaterOrEqual (deny, zero)
         deny_high = Less (deny, n_items)

@@ -10,7 +10,9 @@
 namespace cfsae::ort {
 namespace {
 
-constexpr int64_t kMostRecommended = 1 << 24;  // bounds the answer; export/functions.py has it too
+// What an answer may take: of one row, and of all together (3 GiB). export/functions.py has both
+// too.
+constexpr int64_t kMostRecommended = 1 << 24, kMostAnswered = 1 << 28;
 
 // row = row / sqrt(count) + bias, as the norm of `count` ones is sqrt(count)
 void normalize_row(float* row, int64_t dim, int64_t count, const float* bias) {
@@ -58,6 +60,10 @@ Asked::Asked(const Context& context, size_t first, int64_t n_rows, int64_t n_ite
   if (n < 1 || n > kMostRecommended) {
     throw BadInput("n must lie in [1, " + std::to_string(kMostRecommended) + "], got " +
                    std::to_string(n));
+  }
+  if (n > kMostAnswered / std::max<int64_t>(n_rows, 1)) {
+    throw BadInput("n must lie in [1, " + std::to_string(kMostAnswered / n_rows) + "] for " +
+                   std::to_string(n_rows) + " rows, got " + std::to_string(n));
   }
   allowed_items.assign(deny.empty() ? 0 : static_cast<size_t>(n_items), 1);
   for (const int32_t item : deny) allowed_items[static_cast<size_t>(item)] = 0;

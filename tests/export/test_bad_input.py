@@ -32,6 +32,11 @@ WRONG = {
     "denied": ({"deny": [500]}, "deny", "deny_must_lie_in_the_catalogue"),
     "n 0": ({"n": 0}, "n must lie", "n_must_be_at_least_1"),
     "n absurd": ({"n": 2**40}, "n must lie", "n_must_be_at_least_1"),
+    "n absurd for so many": (
+        {"n": 2**24, "items": [], "offsets": [0] * 33},
+        "n must lie in [1, 8388608] for 32 rows, got 16777216",
+        "n_must_be_at_least_1",
+    ),
 }
 
 
