@@ -20,10 +20,10 @@ from cfsae_fast.ids import Ids
 from cfsae_fast.ops.containers import Rows
 
 BLOCK_USERS = 8192  # a block of 100-item histories takes about 100 MB while it is made
-_TASTES = 3  # concepts a user mixes, 58 / 24 / 18 %: floor(3 u^2)
-_POPULAR_SHARE = 0.2  # of a history drawn from the whole catalogue, the rest from the concepts
+TASTES = 3  # concepts a user mixes, 58 / 24 / 18 %: floor(3 u^2)
+POPULAR_SHARE = 0.2  # of a history drawn from the whole catalogue, the rest from the concepts
 _SKEW = 3.0  # rank = floor(n u^3): the first hundredth of a list gets 22 % of its draws
-_SHORTEST_HISTORY = 5
+SHORTEST_HISTORY = 5
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,15 @@ class Catalogue:
         names = tuple(f"concept-{at:0{width}d}" for at in range(self.n_concepts))
         weights = np.ones(len(concepts), dtype=np.float32)
         return Tags(names, concepts.astype(np.int32), self.concept_items, weights)
+
+    def odds(self) -> np.ndarray:
+        """(C + 1, I): what a draw from each concept is, and last one from the whole catalogue."""
+        out = np.zeros((self.n_concepts + 1, self.n_items))
+        spans = zip(self.concept_offsets, self.concept_offsets[1:], strict=False)
+        lists = [*(self.concept_items[low:high] for low, high in spans), self.by_popularity]
+        for row, items in zip(out, lists, strict=True):
+            row[items] = np.diff((np.arange(len(items) + 1) / len(items)) ** (1 / _SKEW))
+        return out
 
     def titles(self) -> tuple[str, ...]:
         """Titles "concept-03 item 17", by the first concept of each item."""
@@ -100,8 +109,8 @@ def stream(
     """
     if users < 1:
         raise ValueError(f"users must be at least 1, got {users}")
-    if not mean_history > _SHORTEST_HISTORY:
-        raise ValueError(f"mean_history must be above {_SHORTEST_HISTORY}, got {mean_history}")
+    if not mean_history > SHORTEST_HISTORY:
+        raise ValueError(f"mean_history must be above {SHORTEST_HISTORY}, got {mean_history}")
     things = catalogue(items, concepts, seed=seed)
 
     def blocks() -> Iterator[Rows]:
@@ -144,23 +153,49 @@ def generate(
     return Dataset(interactions, things.tags(), things.titles(), name, "generated: no terms")
 
 
+def preferences(users: int, concepts: int, *, seed: int = 42) -> np.ndarray:
+    """(users, concepts): the planted share of each concept in a user's taste, of sum 1.
+
+    What the histories of `stream` are drawn by; POPULAR_SHARE of a history follows no taste.
+    """
+    parts = []
+    for block in range(-(-users // BLOCK_USERS)):
+        size = min(BLOCK_USERS, users - block * BLOCK_USERS)
+        part = np.zeros((size, concepts))
+        tastes = _tastes(seed, block, size, concepts)
+        for slot, share in enumerate(slot_shares()):
+            np.add.at(part, (np.arange(size), tastes[:, slot]), share)
+        parts.append(part)
+    return np.concatenate(parts)
+
+
+def slot_shares() -> np.ndarray:
+    """How a user's tastes are mixed: 58, 24 and 18 %."""
+    return np.diff(np.sqrt(np.arange(TASTES + 1) / TASTES))
+
+
+def _tastes(seed: int, block: int, size: int, concepts: int) -> np.ndarray:
+    drawn = _generator(seed, "tastes", block).random((size, TASTES))
+    return (drawn * concepts).astype(np.int64)
+
+
 def _block(things: Catalogue, block: int, size: int, *, seed: int, mean_history: float) -> Rows:
     # one generator per quantity: a shorter block uses a prefix of each and so has the same users
     def uniform(purpose: str, *shape: int) -> np.ndarray:
         return _generator(seed, purpose, block).random(shape)
 
     extra = np.log1p(-uniform("lengths", size)) / np.log1p(-1 / (mean_history - 4.0))
-    draws = _SHORTEST_HISTORY + np.floor(extra).astype(np.int64)
+    draws = SHORTEST_HISTORY + np.floor(extra).astype(np.int64)
     user = np.repeat(np.arange(size), draws)
     total = len(user)
-    tastes = (uniform("tastes", size, _TASTES) * things.n_concepts).astype(np.int64)
-    slot = (uniform("slots", total) ** 2 * _TASTES).astype(np.int64)
+    tastes = _tastes(seed, block, size, things.n_concepts)
+    slot = (uniform("slots", total) ** 2 * TASTES).astype(np.int64)
     concept = tastes[user, slot]
     place = uniform("ranks", total) ** _SKEW
     start = things.concept_offsets[concept]
     count = things.concept_offsets[concept + 1] - start
     item = things.concept_items[start + (place * count).astype(np.int64)]
-    popular = uniform("sources", total) < _POPULAR_SHARE
+    popular = uniform("sources", total) < POPULAR_SHARE
     item[popular] = things.by_popularity[(place[popular] * things.n_items).astype(np.int64)]
     key = np.sort(user * things.n_items + item)
     key = key[np.concatenate([[True], key[1:] != key[:-1]])]

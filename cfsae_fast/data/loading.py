@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 
 from cfsae_fast.data.dataset import Dataset
@@ -154,6 +155,18 @@ def _data_sets(directory: Path) -> list[Path]:
         if path.is_dir()
         and any((place / mark).is_file() for place in (path, path / "raw") for mark in _MARKS)
     ]
+
+
+def generated_options(source: str) -> dict[str, int | float]:
+    """What "generated:users=1000,..." asks for, defaults filled in.
+
+    Raises:
+        DataError: it is no such text, or sets something unknown.
+    """
+    if source.partition(":")[0] != "generated":
+        raise DataError(f"source must begin with 'generated:', got {source!r}")
+    defaults = {name: one.default for name, one in signature(generate).parameters.items()}
+    return {**defaults, **_parse_generated(source)}
 
 
 def _parse_generated(text: str) -> dict[str, int | float]:

@@ -14,6 +14,7 @@ from scipy.sparse import csr_array
 from cfsae_fast import concepts, metrics
 from cfsae_fast.concepts import detection, scores
 from cfsae_fast.concepts.divergences import divergences
+from cfsae_fast.evaluation.experiments import planted
 from cfsae_fast.evaluation.experiments.cards import cards
 from cfsae_fast.evaluation.protocol import Protocol
 from cfsae_fast.ops import Rows
@@ -50,6 +51,7 @@ def judge(fitted: Fitted, cut: Protocol, cell: Any) -> dict[str, Any]:
         "intruder": intruder(codes, cut.test.inputs.rows(), cut.train.n_items, cell.seed),
         "intervention": intervention(fitted, codes, table, names, cut, cell.seed),
         "cards": cards(fitted, cut),
+        **({"planted": planted.judge(fitted, cut, cell.data)} if _made_up(cell) else {}),
     }
 
 
@@ -153,6 +155,10 @@ def intervention(
             ratios.append(turned / max(by_chance, 1e-3))
             gains.append(turned - base)
     return {"share_over_random": float(np.median(ratios)), "share_gained": float(np.median(gains))}
+
+
+def _made_up(cell: Any) -> bool:
+    return cell.data.partition(":")[0] == "generated"
 
 
 def _nearest(fitted: Fitted):

@@ -39,9 +39,13 @@ NAMED: dict[str, Grid] = {
         data=("anime-5k", "hetrec2011-lastfm-2k"), model=("elsa", "multvae"), k=(16, 32),
         compat=("corrected", "paper"), seed=(42, 43, 44, 45, 46),
     ),
+    # Histories of about 40 and 170 items: the shorter a history, the less it says of its taste.
     "planted": Grid(
-        data=("generated:users=3000,items=1200,concepts=20,seed=1",), d=(64,), k=(16,),
-        seed=(42, 43, 44, 45, 46),
+        data=tuple(
+            f"generated:users=3000,items=1200,concepts=20,seed=1,mean_history={mean}"
+            for mean in (50, 400)
+        ),
+        d=(64,), wide=(1,), k=(4,), seed=(42, 43, 44, 45, 46), sae_training={"epochs": 6},
     ),
     "quick": Grid(
         data=("generated:users=600,items=500,concepts=8,seed=1",), d=(32,), k=(8,),
