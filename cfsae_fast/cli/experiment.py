@@ -19,19 +19,28 @@ from cfsae_fast.evaluation import report
 @click.option("--grid", default="shared", show_default=True, help="A name, or a YAML file.")
 @click.option("--out", "folder", type=click.Path(path_type=Path), required=True)
 @click.option("--set", "overrides", multiple=True, help="key=value of the grid, such as k=[8,16].")
+@click.option("--workers", default=1, show_default=True, help="Processes that share the cells.")
 @click.option("--no-report", is_flag=True, help="Numbers only (no matplotlib needed).")
 def experiment(
-    which: str, grid: str, folder: Path, overrides: tuple[str, ...], no_report: bool
+    which: str,
+    grid: str,
+    folder: Path,
+    overrides: tuple[str, ...],
+    workers: int,
+    no_report: bool,
 ) -> None:
     """Train and judge a grid of models; a run that was killed goes on where it stopped.
 
-    Grids by name: ml-25m and msd (as published), shared (the data sets of CFSAE_DATA_DIR), planted
-    (a made-up catalogue), quick. Leaves results.json, results.parquet and report.html in --out.
+    Grids by name: ml-25m-elsa, ml-25m-multvae, msd-elsa and msd-multvae as published, each also
+    with -basic (L1 in place of TopK) and -labelled (the models that were named and steered); shared
+    (the data sets of CFSAE_DATA_DIR), planted (made-up catalogues), quick. Leaves results.json,
+    results.parquet and report.html in --out.
     """
     chosen = tuple(sorted(rooms.EXPERIMENTS)) if which == "all" else (which,)
     if not no_report:
         report.check()  # before hours of training, not after
-    jobs = rooms.run(_grid(grid, overrides), chosen, folder, say=note, progress=err.is_terminal)
+    options = {"workers": workers, "say": note, "progress": err.is_terminal}
+    jobs = rooms.run(_grid(grid, overrides), chosen, folder, **options)
     if no_report:
         out.print(f"{len(jobs)} results in {folder / 'results.json'}")
         return

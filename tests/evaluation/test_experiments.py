@@ -2,6 +2,12 @@
 
 import json
 import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
 
 import numpy as np
 import polars
@@ -12,6 +18,8 @@ from cfsae_fast.cli.app import app
 from cfsae_fast.evaluation import experiments
 from cfsae_fast.evaluation.experiments import grid as rooms
 from cfsae_fast.evaluation.experiments import interpretability, reconstruction, steering
+from cfsae_fast.evaluation.experiments.bench import Bench
+from cfsae_fast.inference import pursuit
 from cfsae_fast.ops import Code, Rows
 
 SMALL = {
@@ -114,8 +122,81 @@ def test_unknown_settings_are_refused(tmp_path):
         experiments.run(experiments.NAMED["quick"], ("nothing",), tmp_path)
 
 
-def test_published_grids_are_the_published_ones():
-    ml = experiments.NAMED["ml-25m"]
-    assert len(list(ml.cells())) == 2 * 3 * 3 * 4 * 2 and ml.filters["min_value"] == 4
-    cell = next(ml.cells())
-    assert cell.compat == "paper" and ml.sae(cell).l1 == 3e-4 and cell.n_latents == 1024
+@pytest.mark.parametrize("data", ["ml-25m", "msd"])
+def test_published_grids_are_the_published_ones(data):
+    sizes = {"elsa": (512, 1024, 2048), "multvae": (256, 512, 1024)}
+    cells = 0
+    for model, widths in sizes.items():
+        grid, basic = (experiments.NAMED[f"{data}-{model}{more}"] for more in ("", "-basic"))
+        cells += len(list(grid.cells())) + len(list(basic.cells()))
+        cell = next(grid.cells())
+        assert grid.d == widths and grid.sae(cell).l1 == 3e-4 and cell.n_latents == 2 * widths[0]
+        assert {grid.sae(one).l1 for one in basic.cells()} == {0.01, 0.003, 0.001, 0.0003}
+        assert {grid.sae(one).kind for one in basic.cells()} == {"basic"}
+        cfae, (stage_1, stage_2) = grid.cfae(cell, 40_857), grid.training(cell)
+        assert stage_1.lr == (3e-4 if model == "elsa" else 1e-3) and stage_1.batch_size == 1024
+        assert stage_2.lr == 3e-4 and (stage_2.epochs, stage_2.patience) == (250, 50)
+        assert cell.compat == "paper" and grid.histories == "full"
+        if model == "elsa":
+            assert cfae.item_lengths == "unit" and cfae.input_dropout == 0
+        else:  # METHOD.md 2.2: after 25 epochs of 126 steps NLL + beta KL has a beta of 0.50
+            assert cfae.beta_max * 25 * 126 / cfae.anneal_steps == pytest.approx(0.50, abs=0.01)
+        labelled = experiments.NAMED[f"{data}-{model}-labelled"]
+        assert [(one.n_latents, one.k) for one in labelled.cells()] == [(8192, 16)] * 2
+    assert cells == 432 // 2
+
+
+def test_a_published_grid_runs_on_any_data(tmp_path):
+    """Losses are watched on whole rows of validation users, embeddings are mapped from one file."""
+    grid = replace(
+        experiments.NAMED["ml-25m-multvae"], data=(SMALL["data"],), d=(8,), wide=(2,), k=(4,),
+        filters={"min_user": 5}, min_tag=1, loss=("l2", "cosine"),
+    )  # fmt: skip
+    grid = replace(grid, sae_training={**grid.sae_training, "epochs": 3, "patience": 2},
+                   cfae_training={**grid.cfae_training, "epochs": 3})  # fmt: skip
+    jobs = experiments.run(grid, ("reconstruction",), tmp_path)
+    assert len(jobs) == 2 and all("paper" in job["results"]["reconstruction"] for job in jobs)
+    (run,) = (tmp_path / "runs").iterdir()
+    cut = Bench(grid, tmp_path, False).cut(next(grid.cells()))
+    assert len(np.load(run / "train.npy")) == cut.train.n_users
+    assert len(np.load(run / "held.npy")) == len(cut.split.val)
+    last = [json.loads(line) for line in (run / "cfae" / "metrics.jsonl").read_text().splitlines()]
+    assert len(last) == 3 and "validation_loss" not in last[0]  # the last epoch counts
+    assert "validation_loss" in next(run.glob("sae-*/metrics.jsonl")).read_text()
+
+
+def reconstructed(jobs):
+    """What one experiment found: {metric: value} per cell, as the table of results has it."""
+    flat = (
+        [row for row in rooms.flat(job) if row["experiment"] == "reconstruction"] for job in jobs
+    )
+    return [{row["metric"]: row["value"] for row in rows} for rows in flat]
+
+
+def test_any_number_of_workers_and_any_batch_leave_the_same_numbers(done, tmp_path, monkeypatch):
+    grid, chosen = experiments.grid_from(SMALL), ("reconstruction",)
+    alone = reconstructed(json.loads((done / "results.json").read_text()))
+    assert reconstructed(experiments.run(grid, chosen, tmp_path, workers=2)) == alone
+    for module, name in ((reconstruction, "CHUNK"), (pursuit, "ROWS")):
+        monkeypatch.setattr(module, name, 7)
+    shutil.rmtree(tmp_path / "cells")  # the models stay, and are judged anew
+    small = reconstructed(experiments.run(grid, chosen, tmp_path))
+    for one, other in zip(small, alone, strict=True):
+        assert one == pytest.approx(other, abs=1e-5) and len(one) > 30
+
+
+def test_a_killed_run_goes_on_to_the_same_table(done, tmp_path):
+    """kill -9 while an SAE is trained; then the same command, to its end."""
+    command = [sys.executable, "-m", "cfsae_fast", "experiment", "reconstruction", "--grid",
+               str(done / "grid.yaml"), "--out", str(tmp_path), "--no-report"]  # fmt: skip
+    started = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 200
+    while not list(tmp_path.glob("runs/*/sae-*/checkpoint")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    started.kill()
+    assert started.wait() == -signal.SIGKILL and not (tmp_path / "results.json").exists()
+    subprocess.run(command, check=True, capture_output=True)
+    found = reconstructed(json.loads((tmp_path / "results.json").read_text()))
+    assert found == reconstructed(json.loads((done / "results.json").read_text()))
+    table = polars.read_parquet(tmp_path / "results.parquet")
+    assert len(table) == sum(map(len, found))

@@ -1,6 +1,6 @@
 """Floor 6: grids by name: as published, on the data sets at hand, and on a planted catalogue.
 
-Station: before everything. METHOD.md 1 and 3.4 hold the published numbers; what a grid does not say
+Station: before everything. METHOD.md 1 to 3.4 hold the published numbers; what a grid does not say
 is the library's default.
 """
 
@@ -10,31 +10,43 @@ from typing import Any
 
 from cfsae_fast.evaluation.experiments.grid import Grid
 
-_SPARSITY = (8, 16, 32, 64)
-_PUBLISHED: dict[str, Any] = {
-    "wide": (2, 4, 8),
-    "k": _SPARSITY,
-    "loss": ("l2", "cosine"),
-    "compat": ("paper",),
-    "l1": 3e-4,
-    "sae_training": {
-        "epochs": 250, "patience": 50, "batch_size": 1024, "lr": 3e-4, "steps_per_epoch": None,
-        "lr_decay": "constant", "monitor": "loss",
-    },
-    "cfae_training": {"epochs": 25, "patience": 10, "batch_size": 1024},
-    "histories": "full",
-}  # fmt: skip
-_ML, _MSD = {"min_value": 4.0, "min_user": 5}, {"min_item": 200, "min_user": 20}
+_ADAM = {"batch_size": 1024, "weight_decay": 0.0, "monitor": "loss", "lr_decay": "constant"}
+_ELSA = {**_ADAM, "epochs": 25, "patience": 10, "lr": 3e-4}
+_VAE = {**_ADAM, "epochs": 25, "patience": 0, "lr": 1e-3}  # the last epoch is kept
+_SAE = {**_ADAM, "epochs": 250, "patience": 50, "lr": 3e-4, "steps_per_epoch": None}
+_LABELLED = {**_SAE, "epochs": 1000, "patience": 250, "lr": 1e-4}
+_WIDTHS = {"elsa": (512, 1024, 2048), "multvae": (256, 512, 1024)}
+_DATA: dict[str, dict[str, Any]] = {
+    "ml-25m": {"filters": {"min_value": 4.0, "min_user": 5}},
+    "msd": {"filters": {"min_item": 200, "min_user": 20}},
+}
+
+
+def _published(data: str, model: str) -> dict[str, Grid]:
+    """The grids of one data set and base model: TopK, basic (L1), and the models that were labelled
+    and steered. One seed, as published; --set seed=[42,43,44,45,46] gives intervals over seeds."""
+    shared: dict[str, Any] = {
+        "data": (data,), "model": (model,), "compat": ("paper",), "min_tag": 100,
+        "histories": "full", "published_cfae": True,
+        "cfae_training": _ELSA if model == "elsa" else _VAE, **_DATA[data],
+    }  # fmt: skip
+    grid: dict[str, Any] = {**shared, "d": _WIDTHS[model], "wide": (2, 4, 8), "sae_training": _SAE}
+    return {
+        f"{data}-{model}": Grid(k=(8, 16, 32, 64), loss=("l2", "cosine"), l1=(3e-4,), **grid),
+        f"{data}-{model}-basic": Grid(kind="basic", l1=(0.01, 0.003, 0.001, 0.0003), **grid),
+        f"{data}-{model}-labelled": Grid(
+            d=(1024,), k=(16,), loss=("l2", "cosine"), l1=(3e-4,), sae_training=_LABELLED, **shared
+        ),
+    }
+
 
 NAMED: dict[str, Grid] = {
-    "ml-25m": Grid(
-        data=("ml-25m",), model=("elsa", "multvae"), d=(512, 1024, 2048), filters=_ML, min_tag=100,
-        **_PUBLISHED,
-    ),
-    "msd": Grid(
-        data=("msd",), model=("elsa", "multvae"), d=(512, 1024, 2048), filters=_MSD, min_tag=100,
-        **_PUBLISHED,
-    ),
+    **{
+        name: grid
+        for data in _DATA
+        for model in _WIDTHS
+        for name, grid in _published(data, model).items()
+    },
     "shared": Grid(
         data=("anime-5k", "hetrec2011-lastfm-2k"), model=("elsa", "multvae"), k=(16, 32),
         compat=("corrected", "paper"), seed=(42, 43, 44, 45, 46),
