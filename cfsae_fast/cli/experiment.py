@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -50,7 +51,7 @@ def experiment(
 
 def _grid(name: str, overrides: tuple[str, ...]) -> rooms.Grid:
     if name in rooms.NAMED:
-        values = {key: getattr(rooms.NAMED[name], key) for key in rooms.Grid.__dataclass_fields__}
+        values = asdict(rooms.NAMED[name])
         values = {key: list(v) if isinstance(v, tuple) else v for key, v in values.items()}
     else:
         path = Path(name)

@@ -115,6 +115,19 @@ def test_intruders_stand_out_only_where_latents_mean_something():
     assert scores[1]["accuracy"] < 0.7
 
 
+def test_a_grid_by_name_may_be_changed(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(experiments, "run", lambda grid, *args, **options: asked.append(grid) or [])
+    command = ["experiment", "steering", "--grid", "planted", "--out", str(tmp_path), "--no-report",
+               "--set", "k=[3, 5]", "--set", "sae_config={aux_coefficient: 0.1}"]  # fmt: skip
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    assert asked == [
+        replace(experiments.NAMED["planted"], k=(3, 5), sae_config={"aux_coefficient": 0.1})
+    ]
+    assert {asked[0].sae(cell).aux_coefficient for cell in asked[0].cells()} == {0.1}
+
+
 def test_unknown_settings_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"grid must have keys among .* unknown \['ks'\]"):
         experiments.grid_from({"data": "x", "ks": 3})

@@ -54,7 +54,8 @@ class Grid:
     share: training settings, filters (min_value, min_item, min_user), the SAE's kind and histories.
 
     published_cfae: the base model as the paper's code has it (METHOD.md 2): ELSA with items of
-    length 1 and no dropout; MultVAE on rows as they are, with its slow annealing.
+    length 1 and no dropout; MultVAE on rows as they are, with its slow annealing. sae_config: other
+    fields of SAEConfig.
     """
 
     LISTS: ClassVar[tuple[str, ...]] = (
@@ -73,6 +74,7 @@ class Grid:
     kind: str = "topk"
     histories: str = "auto"
     published_cfae: bool = False
+    sae_config: dict[str, Any] = field(default_factory=dict)
     min_tag: int = 1
     filters: dict[str, Any] = field(default_factory=lambda: {"min_user": 5})
     sae_training: dict[str, Any] = field(default_factory=dict)
@@ -95,6 +97,7 @@ class Grid:
             compat=cell.compat,
             l1=cell.l1,
             histories=self.histories,
+            **self.sae_config,
         )
 
     def cfae(self, cell: Cell, n_items: int) -> CFAEConfig:

@@ -6,6 +6,7 @@ is the library's default.
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 from cfsae_fast.evaluation.experiments.grid import Grid
@@ -73,7 +74,7 @@ def grid_from(values: dict[str, Any]) -> Grid:
     Raises:
         ValueError: an unknown key, or a value out of range.
     """
-    known = Grid.__dataclass_fields__
+    known = {one.name for one in fields(Grid)}
     unknown = sorted(set(values) - set(known))
     if unknown:
         raise ValueError(f"grid must have keys among {sorted(known)}, got unknown {unknown}")
