@@ -11,7 +11,7 @@
 namespace cfsae::cpu {
 namespace {
 
-constexpr int64_t kBytesAtOnce = 512 << 10;  // of the matrix, shared by the queries
+constexpr int64_t kBytesAtOnce = 768 << 10;  // of the matrix, shared by the queries
 
 }  // namespace
 
