@@ -296,6 +296,10 @@ Status folded_recommend(const CodeView& code, const StatsView& stats, const Fold
                         const RowsView* seen, const uint8_t* allowed, const CodeOut& out,
                         const Execution& execution);
 
+// out (B, I) = code @ products.
+Status folded_scores(const CodeView& code, const FoldedTable& products, float* out,
+                     const Execution& execution);
+
 // Memory and copies in stream order, for the door of ONNX Runtime, whose arena does not know what
 // still runs on a stream. copy_in lets go of pageable `from` at once; copy_out waits for the
 // stream.

@@ -61,10 +61,10 @@ __global__ void __launch_bounds__(kThreads, 8)
   const int64_t n = entries.last - entries.first;
   const double bound = bound_of(side, weighed, n, queries.dim, mean, std, sqrt(squares));
   // the embedding of a row without items may be anything
-  const bool usable = bound < kWorthless && (kEncodes == 0 || n > 0);
+  const bool useless = bound == HUGE_VAL || (kEncodes != 0 && n == 0);
   verdicts.bounds[b] = bound;
   verdicts.survivors[b] = 0;
-  verdicts.failed[b] = usable ? 0 : 1;
+  verdicts.failed[b] = useless ? 1 : 0;
 }
 
 // Of the lanes in `hits`, whose rows lie `pitch` apart, those whose row the query has not seen.
@@ -108,7 +108,7 @@ __global__ void __launch_bounds__(kThreads, 8)
 #pragma unroll 1
     for (int v = 0; v < kVector; ++v) {
       const float value = pick(values, v);
-      const Key key = value >= -FLT_MAX ? make_key(value, column + v) : kNoKey;
+      const Key key = isnan(value) ? kNoKey : make_key(value, column + v);
       unsigned hits = __ballot_sync(kAllLanes, key > best.floor);
       hits = without_seen(scan, at.b, first + v, kVector, hits);
       best.offer(is_mine(hits) ? key : kNoKey);
@@ -138,8 +138,7 @@ __device__ float dot_in_order(const float* query, const float* row, int64_t dim)
     }
 #pragma unroll
     for (int s = 0; s < kAhead; ++s) {
-      const int64_t left = dim - first - s * kWarpSize;
-      const int n = left < kWarpSize ? static_cast<int>(left) : kWarpSize;
+      const int n = static_cast<int>(least<int64_t>(kWarpSize, dim - first - s * kWarpSize));
 #pragma unroll 4
       for (int i = 0; i < n; ++i) {
         sum += __shfl_sync(kAllLanes, q[s], i) * __shfl_sync(kAllLanes, r[s], i);
@@ -204,12 +203,9 @@ struct Plan {
   Candidates candidates;
 };
 
-int64_t kept_of(int64_t k, int64_t n_columns) { return k < n_columns ? k : n_columns; }
-
 int64_t n_splits(int64_t n_rows, int64_t n_columns) {
   const int64_t chunks = divide_up(n_columns, kWarpSize * 4);
-  const int64_t wanted = divide_up(kWantedWarps, n_rows < 1 ? 1 : n_rows);
-  return wanted < chunks ? wanted : chunks;
+  return least(chunks, divide_up(kWantedWarps, most<int64_t>(1, n_rows)));
 }
 
 Plan take_plan(Workspace& workspace, int64_t n_rows, int64_t n_columns, int64_t k) {
@@ -218,18 +214,13 @@ Plan take_plan(Workspace& workspace, int64_t n_rows, int64_t n_columns, int64_t 
   plan.verdicts.survivors = workspace.take<int>(n_rows);
   plan.verdicts.failed = workspace.take<int>(n_rows);
   plan.candidates =
-      take_candidates(workspace, n_splits(n_rows, n_columns), n_rows, kept_of(k, n_columns));
+      take_candidates(workspace, n_splits(n_rows, n_columns), n_rows, least(k, n_columns));
   return plan;
-}
-
-bool is_vectorizable(const FoldedTable& table) {
-  return table.dim % 4 == 0 && reinterpret_cast<uintptr_t>(table.values) % 4 == 0;
 }
 
 // Rescoring more than a sixteenth of the matrix, a row at a time, costs what a dense scan does.
 int most_survivors(int64_t kept, int64_t n) {
-  const int64_t few = 4 * kept + 64;
-  return static_cast<int>(n / 16 > few ? n / 16 : few);
+  return static_cast<int>(most(n / 16, 4 * kept + 64));
 }
 
 template <int kVector>
@@ -250,13 +241,13 @@ template <int kEncodes, typename Side>
 Status top(const TopScan& scan, const Folded& f, const Side& side, const CodeOut& out,
            Workspace& workspace, void* stream) {
   const int64_t n_rows = scan.queries.n_rows, n = scan.rows.n_rows;
-  if (n > 0x7fffffff || kept_of(out.k, n) > 1 << 24) return Status::kTooLarge;
+  if (n > 0x7fffffff || least(out.k, n) > 1 << 24) return Status::kTooLarge;
   const Plan plan = take_plan(workspace, n_rows, n, out.k);
   Status status = launch(bounds_kernel<kEncodes, Side>, {n_rows, 1, kThreads, 0}, stream, f, side,
                          scan.queries, plan.verdicts);
   if (status != Status::kOk) return status;
-  status = is_vectorizable(f.table) ? screen<4>(scan, f, plan, stream)
-                                    : screen<1>(scan, f, plan, stream);
+  status =
+      reads_four(f.table) ? screen<4>(scan, f, plan, stream) : screen<1>(scan, f, plan, stream);
   if (status != Status::kOk) return status;
   return top_scan_of_failed(scan, out, plan.candidates, plan.verdicts.failed, workspace, stream);
 }

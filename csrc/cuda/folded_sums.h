@@ -33,6 +33,11 @@ struct Values {
   float at[kVector];
 };
 
+// Whether the table's rows can be read four columns at a time.
+inline bool reads_four(const FoldedTable& table) {
+  return table.dim % 4 == 0 && reinterpret_cast<uintptr_t>(table.values) % 4 == 0;
+}
+
 // values.at[v] for a v that is not known when compiling, without a detour through memory.
 template <int kVector>
 __device__ __forceinline__ float pick(const Values<kVector>& values, int v) {
@@ -67,8 +72,7 @@ __device__ Values<kVector> gather_sum(const Folded& f, int64_t b, int64_t column
       id = f.ids[j];
       weight = (f.weights == nullptr ? 1.0f : f.weights[j]) * f.table.scales[id];
     }
-    const int64_t left = entries.last - first;
-    const int n = left < kWarpSize ? static_cast<int>(left) : kWarpSize;
+    const int n = static_cast<int>(least<int64_t>(kWarpSize, entries.last - first));
 #pragma unroll 4
     for (int i = 0; i < n; ++i) {
       const int64_t row = __shfl_sync(kAllLanes, id, i);

@@ -30,7 +30,7 @@ __global__ void __launch_bounds__(kThreads)
                        (j < entries.offsets[0] || j >= entries.offsets[entries.n_rows]);
   const uint32_t target = static_cast<uint32_t>(entries.targets[j]);
   const uint32_t none = static_cast<uint32_t>(entries.n_targets);
-  keys[j] = outside || target > none ? none : target;
+  keys[j] = outside ? none : least(target, none);
   order[j] = static_cast<uint32_t>(j);
 }
 
@@ -199,7 +199,7 @@ Status group(const Entries& entries, const Grouped& g, void* stream) {
   Status status =
       launch(start_kernel, {blocks, 1, kThreads, 0}, stream, entries, g.keys[0], g.order[0]);
   const int passes = n_passes(entries.n_targets);
-  for (int pass = 0; pass < passes && status == Status::kOk && n > 0; ++pass) {
+  for (int pass = 0; pass < passes && status == Status::kOk; ++pass) {
     status = sort_pass(g, n, pass, stream);
   }
   if (status != Status::kOk) return status;

@@ -61,6 +61,10 @@ inline Status wait_for(void* stream) {
   return status_of(cudaStreamSynchronize(static_cast<cudaStream_t>(stream)));
 }
 
+// Between the arrays of a workspace; on the emulated device nothing may touch it.
+inline constexpr int64_t kGapBytes = 0;
+inline void close_gap(void*) {}
+
 template <typename... Parameters>
 Status launch(void (*kernel)(Parameters...), const Grid& grid, void* stream,
               typename Exactly<Parameters>::Type... arguments) {
@@ -139,15 +143,18 @@ inline Status copy_on(void*, void* to, const void* from, size_t bytes) {
 }
 inline Status wait_for(void*) { return Status::kOk; }
 
+inline constexpr int64_t kGapBytes = 256;
+inline void close_gap(void* gap) { emulator::device_memory().close(gap, kGapBytes); }
+
 template <typename... Parameters>
 Status launch(void (*kernel)(Parameters...), const Grid& grid, void*,
               typename Exactly<Parameters>::Type... arguments) {
   if (grid.x == 0 || grid.y == 0) return Status::kOk;
   if (grid.x > 0x7fffffff || grid.y > 65535) return Status::kTooLarge;
   const dim3 blocks(static_cast<unsigned>(grid.x), static_cast<unsigned>(grid.y));
-  return status_of(emulator::launch(blocks, dim3(static_cast<unsigned>(grid.threads)),
-                                    static_cast<size_t>(grid.shared_bytes),
-                                    [&] { kernel(arguments...); }));
+  return status_of(emulator::launch(
+      blocks, dim3(static_cast<unsigned>(grid.threads)), static_cast<size_t>(grid.shared_bytes),
+      reinterpret_cast<const void*>(kernel), [&] { kernel(arguments...); }));
 }
 
 template <typename T>
@@ -189,6 +196,15 @@ inline constexpr int kWarpSize = 32;
 inline constexpr unsigned kAllLanes = 0xffffffffu;
 
 __host__ __device__ inline int64_t divide_up(int64_t n, int64_t by) { return (n + by - 1) / by; }
+
+template <typename T>
+__host__ __device__ constexpr T least(T a, T b) {
+  return b < a ? b : a;
+}
+template <typename T>
+__host__ __device__ constexpr T most(T a, T b) {
+  return b > a ? b : a;
+}
 
 // Whether rows of `dim` floats from here on can be read four floats at a time.
 inline bool is_vectorizable(const float* data, int64_t dim) {

@@ -30,10 +30,8 @@ struct Selector {
     const int lane = threadIdx.x % kWarpSize;
     for (int i = count + lane; i < capacity; i += kWarpSize) keys[i] = kNoKey;
     sort_descending<Warp>(keys, capacity);
-    if (count >= kept) {
-      count = kept;
-      floor = keys[kept - 1];
-    }
+    count = least(count, kept);
+    floor = keys[kept - 1];  // none while there are fewer
   }
 };
 

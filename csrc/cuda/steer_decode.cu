@@ -19,13 +19,6 @@ struct Injection {
   float* out;
 };
 
-__device__ void copy_row(const Injection& in, int64_t b, int64_t first) {
-  const int64_t dim = in.dictionary.dim;
-  for (int64_t c = first; c < first + kThreads * kColumns && c < dim; c += kThreads) {
-    in.out[b * dim + c] = in.embedding[b * dim + c];
-  }
-}
-
 // What the dictionary is gathered with: z' - z or z', 0 where a slot is no latent.
 __device__ void weigh(const Slots& slots, DecodeMode mode) {
   for (int p = threadIdx.x; p < slots.n; p += kThreads) {
@@ -35,21 +28,21 @@ __device__ void weigh(const Slots& slots, DecodeMode mode) {
   __syncthreads();
 }
 
-__global__ void __launch_bounds__(kThreads) steer_decode_kernel(Injection in, int n_slots) {
-  const int64_t b = blockIdx.x, dim = in.dictionary.dim, row = knob_row(in.knobs, b);
-  const int64_t first = int64_t{blockIdx.y} * kThreads * kColumns + threadIdx.x;
-  const bool residual = in.mode == DecodeMode::kResidual;
-  if (residual && in.knobs.offsets[row] == in.knobs.offsets[row + 1]) {
-    copy_row(in, b, first);  // the whole block: bit for bit the embedding
-    return;
-  }
-  const Slots slots = slots_in_shared(n_slots);
+struct Sums {
+  float of[kColumns];
+};
+
+// The weighted atoms of the steered code, and the bias, at columns first, first + kThreads, ...
+__device__ Sums decode(const Injection& in, int64_t b, int64_t first, const Slots& slots) {
+  const int64_t dim = in.dictionary.dim;
   steer_row(in.code, in.knobs, b, slots);
   weigh(slots, in.mode);
-  float sums[kColumns] = {};
+  Sums sums{};
   for (int i = 0; i < kColumns; ++i) {
     const int64_t c = first + i * kThreads;
-    if (!residual && in.bias != nullptr && c < dim) sums[i] = in.bias[c];
+    if (in.mode == DecodeMode::kReconstruct && in.bias != nullptr && c < dim) {
+      sums.of[i] = in.bias[c];
+    }
   }
   for (int p = 0; p < slots.n && slots.keys[p] != kNoKey; ++p) {
     const float weight = slots.weights[p];
@@ -58,15 +51,27 @@ __global__ void __launch_bounds__(kThreads) steer_decode_kernel(Injection in, in
     const float* const atom = in.dictionary.data + latent * dim;
     for (int i = 0; i < kColumns; ++i) {
       const int64_t c = first + i * kThreads;
-      if (c < dim) sums[i] += weight * atom[c];
+      if (c < dim) sums.of[i] += weight * atom[c];
     }
   }
+  return sums;
+}
+
+__global__ void __launch_bounds__(kThreads) steer_decode_kernel(Injection in, int n_slots) {
+  const int64_t b = blockIdx.x, dim = in.dictionary.dim, row = knob_row(in.knobs, b);
+  const int64_t first = int64_t{blockIdx.y} * kThreads * kColumns + threadIdx.x;
+  const bool residual = in.mode == DecodeMode::kResidual;
+  // the whole block at once: without knobs the embedding stays, bit for bit
+  const bool stays = residual && in.knobs.offsets[row] == in.knobs.offsets[row + 1];
+  Sums sums{};
+  if (!stays) sums = decode(in, b, first, slots_in_shared(n_slots));
   const float mean = in.stats.mean == nullptr ? 0.0f : in.stats.mean[b];
   const float std = in.stats.std == nullptr ? 1.0f : in.stats.std[b];
   for (int i = 0; i < kColumns; ++i) {
     const int64_t c = first + i * kThreads;
     if (c >= dim) continue;
-    in.out[b * dim + c] = (residual ? in.embedding[b * dim + c] : mean) + std * sums[i];
+    const float before = residual ? in.embedding[b * dim + c] : mean;
+    in.out[b * dim + c] = stays ? before : before + std * sums.of[i];
   }
 }
 

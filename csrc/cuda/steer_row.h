@@ -109,7 +109,7 @@ __device__ inline void steer_row(const CodeView& code, const KnobsView& knobs, i
     if (knobs.kinds[j] == static_cast<uint8_t>(KnobKind::kMix)) alpha += knobs.weights[j];
   }
   alpha = block_sum(alpha);
-  const double keep = total == 0.0 ? 1.0 : 1.0 - (alpha < 1.0 ? alpha : 1.0);
+  const double keep = total == 0.0 ? 1.0 : 1.0 - least(1.0, alpha);
   for (int p = threadIdx.x; p < slots.n; p += blockDim.x) {
     if (!is_first(slots, p)) continue;
     double after = keep * slots.after[p];

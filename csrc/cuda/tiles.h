@@ -17,7 +17,7 @@ template <int kQueries>
 constexpr int64_t tile_bytes() {  // the products take the place of the slices
   constexpr int64_t slices = int64_t{kStages} * (kQueries + kTileRows) * kSlicePitch;
   constexpr int64_t products = int64_t{kQueries} * kProductPitch;
-  return (slices > products ? slices : products) * static_cast<int64_t>(sizeof(float));
+  return most(slices, products) * static_cast<int64_t>(sizeof(float));
 }
 
 struct Tile {  // of queries and rows; beyond the matrices zeros are read

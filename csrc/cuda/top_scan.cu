@@ -25,10 +25,9 @@ int64_t n_splits(int64_t n_queries, int64_t n_rows) {
   const int64_t row_tiles = divide_up(n_rows, kTileRows);
   int64_t splits = 2 * kWantedBlocks;
   if (n_queries > kFewQueries) {
-    splits = divide_up(kWantedBlocks, divide_up(n_queries, kManyQueries));
-    if (splits > kMostSplits) splits = kMostSplits;
+    splits = least(kMostSplits, divide_up(kWantedBlocks, divide_up(n_queries, kManyQueries)));
   }
-  return splits < row_tiles ? splits : row_tiles;
+  return least(splits, row_tiles);
 }
 
 struct ScanShared {
@@ -75,7 +74,7 @@ struct Share {  // how the rows are split, and where each split keeps a query's 
 template <int kQueries>
 __device__ bool any_failed(const int* failed, int64_t first_query, int64_t n_queries) {
   const int64_t query = first_query + threadIdx.x;
-  const bool mine = threadIdx.x < kQueries && query < n_queries && failed[query] != 0;
+  const bool mine = query < least(first_query + kQueries, n_queries) && failed[query] != 0;
   return __syncthreads_or(mine) != 0;
 }
 
@@ -103,15 +102,15 @@ __global__ void __launch_bounds__(kTileThreads, 2)
     shared.counts[threadIdx.x] = 0;
   }
   const int64_t first = blockIdx.y * share.tiles_per_split * kTileRows;
-  const int64_t end = first + share.tiles_per_split * kTileRows;
-  for (int64_t row = first; row < end && row < scan.rows.n_rows; row += kTileRows) {
+  const int64_t end = least(first + share.tiles_per_split * kTileRows, scan.rows.n_rows);
+  for (int64_t row = first; row < end; row += kTileRows) {
     load_bias(scan, row, shared);
     multiply_tile<kQueries, Product>({scan.queries, scan.rows, first_query, row, vectors},
                                      products);
     for (int q = warp; q < kQueries && first_query + q < n_queries; q += kWarps) {
       Selector selector = selector_of(share, keys, first_query + q, q, shared);
       select(scan, first_query + q, row, products + q * kProductPitch, shared, selector);
-      if (row + kTileRows >= end || row + kTileRows >= scan.rows.n_rows) selector.cut();
+      if (row + kTileRows >= end) selector.cut();
       __syncwarp();  // all lanes have read what lane 0 now writes
       if (Warp::thread() == 0) {
         shared.floors[q] = selector.floor;
@@ -132,8 +131,7 @@ __global__ void __launch_bounds__(kMergeThreads, 8)
   for (int64_t split = 0; split < splits; ++split) {
     const Key* const keys = share.keys + (split * n_queries + query) * share.capacity;
     for (int first = 0; first < share.kept; first += kWarpSize) {
-      const int at = first + Warp::thread();
-      best.offer(at < share.kept ? keys[at] : kNoKey);
+      best.offer(keys[first + Warp::thread()]);  // those from `kept` on are candidates as well
     }
   }
   best.cut();
@@ -141,13 +139,12 @@ __global__ void __launch_bounds__(kMergeThreads, 8)
 
 // A thread per slot of the result.
 __global__ void __launch_bounds__(kMergeThreads)
-    write_kernel(const Key* merged, int kept, int capacity, float empty, const int* failed,
-                 CodeOut out) {
+    write_kernel(const Key* merged, int capacity, float empty, const int* failed, CodeOut out) {
   const int64_t i = int64_t{blockIdx.x} * kMergeThreads + threadIdx.x;
   if (i >= out.n_rows * out.k) return;
   const int64_t query = i / out.k, slot = i % out.k;
   if (failed != nullptr && failed[query] == 0) return;
-  const Key key = slot < kept ? merged[query * capacity + slot] : kNoKey;
+  const Key key = slot < capacity ? merged[query * capacity + slot] : kNoKey;
   out.indices[i] = key == kNoKey ? kPadding : index_of(key);
   out.values[i] = key == kNoKey ? empty : value_of(key);
 }
@@ -196,8 +193,7 @@ Status scan_fp32(const TopScan& scan, const Plan& plan, void* stream) {
 
 Status write(const Plan& plan, const TopScan& scan, const CodeOut& out, void* stream) {
   return launch(write_kernel, {divide_up(out.n_rows * out.k, kMergeThreads), 1, kMergeThreads, 0},
-                stream, plan.merged, plan.share.kept, plan.share.capacity, scan.empty,
-                plan.share.failed, out);
+                stream, plan.merged, plan.share.capacity, scan.empty, plan.share.failed, out);
 }
 
 // Tensor cores pay from a tile of queries on; few queries are bound by reading the rows once.
@@ -244,8 +240,6 @@ Status scan_tensor(TopScan scan, const CodeOut& out, int64_t kept, Precision pre
   return status == Status::kOk ? write(plan, scan, out, stream) : status;
 }
 
-int64_t kept_of(int64_t k, int64_t n_rows) { return k < n_rows ? k : n_rows; }
-
 }  // namespace
 
 Candidates take_candidates(Workspace& workspace, int64_t splits, int64_t n_queries, int64_t kept) {
@@ -266,7 +260,7 @@ Status merge_candidates(const Candidates& candidates, int64_t n_queries, void* s
 }
 
 void take_top_scan_of_failed(Workspace& workspace, int64_t n_queries, int64_t n_rows, int64_t k) {
-  take_plan(workspace, n_queries, n_rows, kept_of(k, n_rows));
+  take_plan(workspace, n_queries, n_rows, least(k, n_rows));
 }
 
 Status top_scan_of_failed(const TopScan& scan, const CodeOut& out, const Candidates& candidates,
@@ -281,7 +275,7 @@ Status top_scan_of_failed(const TopScan& scan, const CodeOut& out, const Candida
 
 void take_top_scan(Workspace& workspace, int64_t n_queries, int64_t dim, int64_t n_rows, int64_t k,
                    Precision precision) {
-  const int64_t kept = kept_of(k, n_rows);
+  const int64_t kept = least(k, n_rows);
   const bool tensor_cores = uses_tensor_cores(precision, n_queries, kept);
   const bool exact = tensor_cores && precision == Precision::kExact;
   const Plan plan = take_plan(workspace, n_queries, n_rows, exact ? rescored(kept, n_rows) : kept);
@@ -295,7 +289,7 @@ void take_top_scan(Workspace& workspace, int64_t n_queries, int64_t dim, int64_t
 
 Status top_scan(const TopScan& scan, const CodeOut& out, Precision precision, Workspace& workspace,
                 void* stream) {
-  const int64_t kept = kept_of(out.k, scan.rows.n_rows);
+  const int64_t kept = least(out.k, scan.rows.n_rows);
   if (scan.rows.n_rows > 0x7fffffff || kept > 1 << 24) return Status::kTooLarge;
   if (uses_tensor_cores(precision, scan.queries.n_rows, kept)) {
     return precision == Precision::kExact

@@ -58,7 +58,7 @@ __device__ bool is_proven(const TopScan& scan, const Rescore& r, int64_t query, 
   if (r.kept == scan.rows.n_rows || last == kNoKey) return true;  // nothing was dropped
   const float norms = r.query_norms[query] * __uint_as_float(*r.row_norm);
   const float dim = static_cast<float>(scan.rows.dim);
-  const Key kth = k <= r.kept ? keys[k - 1] : kNoKey;
+  const Key kth = keys[k - 1];  // what was dropped leaves more than k candidates
   const float worst = kth == kNoKey ? scan.floor : value_of(kth);
   const float bound =
       (kRounding + kPerTerm * dim) * norms + kSlack * (fabsf(value_of(last)) + fabsf(worst));
@@ -70,7 +70,7 @@ __global__ void __launch_bounds__(kThreads) rescore_kernel(TopScan scan, Rescore
   const int64_t query = blockIdx.x;
   rescore(scan, r, query, keys);
   for (int64_t j = threadIdx.x; j < out.k; j += kThreads) {
-    const Key key = j < r.kept ? keys[j] : kNoKey;
+    const Key key = j < r.capacity ? keys[j] : kNoKey;
     out.indices[query * out.k + j] = key == kNoKey ? kPadding : index_of(key);
     out.values[query * out.k + j] = key == kNoKey ? scan.empty : value_of(key);
   }

@@ -10,8 +10,7 @@ inline constexpr int64_t kMostRescored = 512;  // k up to here
 
 // Candidates per query. The more, the wider the gap that the error bound may not exceed.
 inline int64_t rescored(int64_t kept, int64_t n_rows) {
-  const int64_t wanted = 2 * kept > kept + 32 ? 2 * kept : kept + 32;
-  return wanted < n_rows ? wanted : n_rows;
+  return least(n_rows, most(2 * kept, kept + 32));
 }
 
 struct Rescore {

@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "cuda/platform.h"
+
 namespace cfsae::cuda {
 
 class Workspace {
@@ -13,7 +15,9 @@ class Workspace {
   template <typename T>
   T* take(int64_t count) {
     unsigned char* const at = base_ == nullptr ? nullptr : base_ + bytes_;
-    bytes_ += (count * static_cast<int64_t>(sizeof(T)) + kAlignment - 1) / kAlignment * kAlignment;
+    bytes_ += divide_up(count * static_cast<int64_t>(sizeof(T)), kAlignment) * kAlignment;
+    if (base_ != nullptr) close_gap(base_ + bytes_);
+    bytes_ += kGapBytes;
     return reinterpret_cast<T*>(at);
   }
   int64_t bytes() const { return bytes_; }

@@ -25,10 +25,11 @@ COMPILER = os.environ.get("CXX", "g++")
 COMMON = ["-std=c++17", "-fPIC", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas",
           f"-I{ROOT / 'csrc'}", f"-I{HERE}"]  # fmt: skip
 KERNELS = {
-    "checked": ["-O1", "-fsanitize=thread", "--param", "tsan-instrument-func-entry-exit=0"],
+    "checked": ["-O1", "-fsanitize=thread", "--param", "tsan-instrument-func-entry-exit=0",
+                "-fsanitize=bounds", "-fno-aggressive-loop-optimizations"],
     "asan": ["-O1", "-g", "-fsanitize=address"],
     "plain": ["-O2", "-DEMULATOR_UNCHECKED"],
-}
+}  # fmt: skip
 EMULATOR = {
     "checked": ["-O2"],
     "asan": ["-O1", "-g", "-fsanitize=address"],
@@ -37,6 +38,7 @@ EMULATOR = {
 LINK = {"checked": [], "asan": ["-fsanitize=address"], "plain": []}
 MODULE = "cfsae_emulated"
 RUNTIME = "cfsae_ort_emulated"
+MUTANTS = "mutants"
 RUNTIME_DOOR = ["device_ops", "door", "folded_ops", "knobs", "ops", "parallel"]
 
 
@@ -44,9 +46,16 @@ def has_compiler() -> bool:
     return shutil.which(COMPILER) is not None
 
 
-def build(flavour: str = "checked", csrc: Path = ROOT / "csrc", name: str = "kernels") -> Path:
-    """The shared library of all kernels under `csrc`/cuda; other copies of csrc give mutants."""
-    return _library(flavour, name, sorted((csrc / "cuda").glob("*.cu")), csrc)
+def build(flavour: str = "checked") -> Path:
+    """The shared library of all kernels."""
+    return _library(
+        flavour, "kernels", sorted((ROOT / "csrc" / "cuda").glob("*.cu")), ROOT / "csrc"
+    )
+
+
+def build_mutants(csrc: Path) -> Path:
+    """The kernels of a copy of csrc that asks mutation.h what is broken."""
+    return _library("checked", MUTANTS, sorted((csrc / "cuda").glob("*.cu")), csrc)
 
 
 def build_for_gpu() -> Path:
@@ -87,24 +96,28 @@ def _door(name: str, csrc: Path) -> list[tuple[Path, list[str]]]:
         runtime = [csrc / "onnxruntime" / f"{one}.cpp" for one in RUNTIME_DOOR]
         flags = ["-fvisibility=hidden", "-ffunction-sections", "-fdata-sections"]
         return [(path, flags) for path in (*runtime, HERE / "emulated_runtime.cpp")]
+    if name == MUTANTS:
+        return [(HERE / "door.cpp", []), (HERE / "mutation.cpp", [])]
     if name != MODULE:
         return [(HERE / "door.cpp", [])]
     import pybind11
 
     include = [f"-I{pybind11.get_include()}", f"-I{sysconfig.get_path('include')}"]
     flags = [*include, "-fvisibility=hidden"]
-    sources = (csrc / "python" / "device_arrays.cpp", csrc / "python" / "device_ops.cpp")
+    sources = sorted((csrc / "python").glob("device_*.cpp"))
     return [(path, flags) for path in (*sources, HERE / "emulated_module.cpp")]
 
 
 def _library(flavour: str, name: str, kernels: list[Path], csrc: Path) -> Path:
     folder = ROOT / "build" / "cuda_on_cpu" / f"{name}-{flavour}"
     folder.mkdir(parents=True, exist_ok=True)
-    headers = [*csrc.glob("*.h"), *(csrc / "cuda").glob("*.h"), *HERE.glob("emulator/*.h"),
+    headers = [*csrc.glob("*.h"), *(csrc / "cuda").glob("*.h"), *HERE.glob("*.h"),
+               *HERE.glob("emulator/*.h"),
                *(csrc / "python").glob("device_*.h"),
                *(csrc / "onnxruntime").glob("*.h")]  # fmt: skip
     common = [f"-I{csrc}", *COMMON]
-    jobs = [(path, ["-x", "c++", *KERNELS[flavour], *common]) for path in kernels]
+    asking = ["-include", HERE / "mutation.h", "-w"] if name == MUTANTS else []
+    jobs = [(path, ["-x", "c++", *KERNELS[flavour], *common, *asking]) for path in kernels]
     left_out = [] if flavour == "checked" else ["instrumentation.cpp"]
     left_out += ["controls.cpp"] if name in (MODULE, RUNTIME) else []
     emulator = [path for path in HERE.glob("emulator/*.cpp") if path.name not in left_out]

@@ -137,10 +137,25 @@ int door_folded_recommend(const cfsae::CodeView* code, const cfsae::StatsView* s
   });
 }
 
+int door_folded_scores(const cfsae::CodeView* code, const cfsae::cuda::FoldedTable* products,
+                       float* out, const cfsae::cuda::Execution* execution) {
+  return door_run([&] { return cfsae::cuda::folded_scores(*code, *products, out, *execution); });
+}
+
 int door_adam(const cfsae::cuda::Adam* adam, int64_t n, const float* grad, float* parameters,
               float* first, float* second, const cfsae::cuda::Execution* execution) {
   return door_run(
       [&] { return cfsae::cuda::adam(*adam, n, grad, parameters, first, second, *execution); });
+}
+
+int door_keep_above(const cfsae::CodeOut* code, float threshold,
+                    const cfsae::cuda::Execution* execution) {
+  return door_run([&] { return cfsae::cuda::keep_above(*code, threshold, *execution); });
+}
+
+int door_widen(const int32_t* ids, int64_t n, int64_t* out,
+               const cfsae::cuda::Execution* execution) {
+  return door_run([&] { return cfsae::cuda::widen(ids, n, out, *execution); });
 }
 
 }  // extern "C"

@@ -303,6 +303,13 @@ def folded_recommend(device: Device, code, stats, folded: FoldedSide, embedding,
     return Recommended(ids.read(), scores.read())
 
 
+def folded_scores(device: Device, code: Code, folded: FoldedSide) -> torch.Tensor:
+    out = device.result(len(code.indices), folded.table.values.shape[1])
+    device.call("folded_scores", device.code(code), device.folded(folded), _address(out),
+                device.execution())  # fmt: skip
+    return out.read()
+
+
 def adam(device: Device, grad, parameters, first, second, *, step, lr, betas, eps, weight_decay):
     """The parameters and both moments after one step."""
     arrays = [device.put(array) for array in (grad, parameters, first, second)]
@@ -310,3 +317,21 @@ def adam(device: Device, grad, parameters, first, second, *, step, lr, betas, ep
     device.call("adam", byref(settings), c_int64(len(grad)), *map(_pointer, arrays),
                 device.execution())  # fmt: skip
     return tuple(Result(address, (len(grad),), torch.float32).read() for address in arrays[1:])
+
+
+def keep_above(device: Device, code: Code, threshold: float) -> Code:
+    n, k = code.indices.shape
+    addresses = [device.put(code.indices), device.put(code.values)]
+    device.call("keep_above", byref(_Code(n, k, *addresses)), c_float(threshold),
+                device.execution())  # fmt: skip
+    dtypes = (torch.int32, torch.float32)
+    return Code(
+        *(Result(one, (n, k), dtype).read() for one, dtype in zip(addresses, dtypes, strict=True))
+    )
+
+
+def widen(device: Device, ids: torch.Tensor) -> torch.Tensor:
+    out = device.result(len(ids), dtype=torch.int64)
+    device.call("widen", _pointer(device.put(ids)), c_int64(len(ids)), _address(out),
+                device.execution())  # fmt: skip
+    return out.read()

@@ -78,6 +78,13 @@ __global__ void static_overrun(float* out) {
   numbers.at[threadIdx.x + (out == nullptr ? 0 : 1)] = 1.0f;
 }
 
+__global__ void array_overrun(float* out) {  // of an array in registers
+  float own[3] = {1.0f, 2.0f, 3.0f};
+  float sum = 0.0f;
+  for (int i = 0; i < (out == nullptr ? 3 : 4); ++i) sum += own[i];
+  out[threadIdx.x] = sum;
+}
+
 __global__ void unwritten_read(float* out) {
   Numbers& numbers = block_shared<Numbers>();
   const int t = threadIdx.x;
@@ -129,6 +136,18 @@ __global__ void misaligned_vector(float* out) {
   cfsae::cuda::store4(out + 1, make_float4(0.0f, 0.0f, 0.0f, 0.0f));
 }
 
+__global__ void __launch_bounds__(kThreads) within_bounds(float* out) { out[threadIdx.x] = 0.0f; }
+
+__global__ void __launch_bounds__(kThreads / 2, 4) beyond_bounds(float* out) {
+  out[threadIdx.x] = 0.0f;
+}
+
+struct Much {
+  float at[6 << 10];
+};
+
+__global__ void much_static(float* out) { out[threadIdx.x] = block_shared<Much>().at[0]; }
+
 __global__ void misaligned_tile(float* out) {
   using nvcuda::wmma::fragment;
   fragment<nvcuda::wmma::accumulator, 16, 16, 8, float> sum;
@@ -156,6 +175,7 @@ const Planted kPlanted[] = {
     {"barrier_after_exit", barrier_after_exit, kThreads, 0},
     {"dynamic_overrun", dynamic_overrun, kThreads, kFloats},
     {"static_overrun", static_overrun, kThreads, 0},
+    {"array_overrun", array_overrun, kThreads, 0},
     {"unwritten_read", unwritten_read, kThreads, 0},
     {"wrong_mask", wrong_mask, kThreads, 0},
     {"exited_lane", exited_lane, kThreads, 0},
@@ -165,8 +185,13 @@ const Planted kPlanted[] = {
     {"device_overrun", device_overrun, kThreads, 0},
     {"misaligned_vector", misaligned_vector, kThreads, 0},
     {"misaligned_tile", misaligned_tile, kThreads, kFloats},
+    {"within_bounds", within_bounds, kThreads, 0},
+    {"beyond_bounds", beyond_bounds, kThreads, 0},
+    {"static_beside_dynamic", right, kThreads, 99 << 10},
+    {"much_static", much_static, kThreads, 0},
     {"too_many_threads", right, 2048, 0},
-    {"too_much_shared_memory", right, kThreads, 100 << 10},
+    {"too_much_shared_memory", within_bounds, kThreads, (99 << 10) + 1},
+    {"all_shared_memory", within_bounds, kThreads, 99 << 10},
 };
 
 std::string g_message;

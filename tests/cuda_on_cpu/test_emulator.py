@@ -20,6 +20,7 @@ REPORTS = {
     "barrier_after_exit": ("exited",),
     "dynamic_overrun": ("shared memory overrun",),
     "static_overrun": ("shared memory overrun",),
+    "array_overrun": ("outside of its array",),
     "unwritten_read": ("read of unwritten shared memory",),
     "wrong_mask": ("not in its mask",),
     "exited_lane": ("exited lane",),
@@ -29,6 +30,9 @@ REPORTS = {
     "device_overrun": ("outside of every allocation",),
     "misaligned_vector": ("misaligned",),
     "misaligned_tile": ("wmma",),
+    "beyond_bounds": ("__launch_bounds__",),
+    "static_beside_dynamic": ("99 KB",),
+    "much_static": ("static shared memory is full",),
 }
 
 
@@ -47,6 +51,11 @@ def planted():
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_right_kernel_passes_under_every_schedule(planted, seed):
     assert planted("right", seed) == (RIGHT, "")
+
+
+@pytest.mark.parametrize("name", ["within_bounds", "all_shared_memory"])
+def test_a_launch_may_go_to_its_limits(planted, name):
+    assert planted(name, 1) == (RIGHT, "")
 
 
 @pytest.mark.parametrize("name", REPORTS)

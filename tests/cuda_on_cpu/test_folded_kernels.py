@@ -115,6 +115,23 @@ def test_folded_recommend(device, seed):
     same(got, kernels.recommend(device, embedding, model.items, n, **how))
 
 
+@pytest.mark.parametrize("seed", SEEDS)
+def test_folded_scores(device, seed):
+    model, draw = Model(seed), Draw(seed + 200)
+    side, n_latents = model.folded.decode_side, len(model.dictionary)
+    code = draw.code(model.n_rows, min(model.k, n_latents), n_latents)
+    if seed % 5 == 1:
+        code.indices[0, 0] = n_latents + 7  # counts as padding
+    begin(device, seed)
+    got = kernels.folded_scores(device, code, side)
+    table = side.table.values.astype(np.float64) * side.table.scales[:, None]
+    rows = np.where((code.indices < 0) | (code.indices >= n_latents), 0, code.indices.numpy())
+    kept = np.where(rows == code.indices.numpy(), code.values.numpy(), 0.0)
+    want = np.einsum("bk,bki->bi", kept.astype(np.float64), table[rows])
+    reach = np.einsum("bk,bki->bi", np.abs(kept).astype(np.float64), np.abs(table[rows]))
+    assert (np.abs(got.numpy() - want) <= 1e-5 * reach + 1e-37).all()
+
+
 def wrong(side, by):
     """Tables whose errors and values claim something else."""
     return side._replace(table=by(side.table))

@@ -341,6 +341,21 @@ def test_adam_is_torchs_adamw(device, seed):
     close(state[0], parameter.detach(), 1e-6)
 
 
+@pytest.mark.parametrize("n", [0, 1, 255, 256, 257, 900])
+def test_ids_widen_and_codes_lose_what_is_no_larger_than_a_threshold(device, n):
+    draw = Draw(n)
+    ids = draw.integers(2**31 - 1, n).to(torch.int32) - 2**30
+    begin(device, n)
+    assert torch.equal(kernels.widen(device, ids), ids.long())
+    code = draw.code(max(1, n // 3), 3, 7)
+    threshold = float(code.values.median())  # a value of the code: it goes as well
+    begin(device, n)
+    got = kernels.keep_above(device, code, threshold)
+    kept = code.values > threshold
+    assert torch.equal(got.indices, torch.where(kept, code.indices, -1))
+    assert torch.equal(got.values, torch.where(kept, code.values, 0.0))
+
+
 def test_the_same_answer_under_every_schedule_bit_for_bit(device):
     draw = Draw(0)
     embedding, encoder = draw.normal(20, 30), draw.normal(200, 30)

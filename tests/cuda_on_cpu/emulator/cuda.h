@@ -16,7 +16,7 @@
 #define __device__
 #define __host__
 #define __forceinline__ inline __attribute__((always_inline))
-#define __launch_bounds__(...)
+#define __launch_bounds__(threads, ...) EMULATOR_BOUND(threads)  // see launch.h
 #define threadIdx (::emulator::Block::current->thread().index)
 #define blockIdx (::emulator::Block::current->index)
 #define blockDim (::emulator::Block::current->block_dim)

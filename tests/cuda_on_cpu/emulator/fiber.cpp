@@ -41,8 +41,13 @@ emulator_switch:
 namespace emulator {
 namespace {
 
-constexpr unsigned char kCanary = 0xC5;
 constexpr size_t kCanaryBytes = 256;
+
+struct Canary {
+  unsigned char bytes[kCanaryBytes];
+  Canary() { std::memset(bytes, 0xC5, kCanaryBytes); }
+};
+const Canary kCanary;
 
 #if defined(__SANITIZE_ADDRESS__)
 struct Bounds {
@@ -74,14 +79,11 @@ void start() {
 }  // namespace
 
 Fiber::Fiber() : stack_(new unsigned char[kStackBytes]) {
-  std::memset(stack_.get(), kCanary, kCanaryBytes);
+  std::memcpy(stack_.get(), kCanary.bytes, kCanaryBytes);
 }
 
 bool Fiber::overflowed() const {
-  for (size_t i = 0; i < kCanaryBytes; ++i) {
-    if (stack_[i] != kCanary) return true;
-  }
-  return false;
+  return std::memcmp(stack_.get(), kCanary.bytes, kCanaryBytes) != 0;
 }
 
 void Fiber::prepare(void (*entry)()) {

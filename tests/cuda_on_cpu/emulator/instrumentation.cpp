@@ -1,7 +1,10 @@
-// Answers the calls that -fsanitize=thread puts before every load and store of a kernel; the
-// sanitizer's own runtime is not linked.
+// Answers the calls that -fsanitize=thread puts before every load and store of a kernel, and
+// -fsanitize=bounds before an index that is none of an array's (registers and shared memory alike);
+// the sanitizers' own runtimes are not linked.
 #include <cstddef>
+#include <cstdlib>
 
+#include "block.h"
 #include "memory.h"
 
 using emulator::Kind;
@@ -36,5 +39,10 @@ void __tsan_unaligned_write4(void* p) { on_access(p, 4, Kind::kWrite); }
 void __tsan_unaligned_write8(void* p) { on_access(p, 8, Kind::kWrite); }
 void __tsan_unaligned_write16(void* p) { on_access(p, 16, Kind::kWrite); }
 void __tsan_write_range(void* p, size_t bytes) { on_access(p, bytes, Kind::kWrite); }
+
+void __ubsan_handle_out_of_bounds(void*, unsigned long) {
+  if (emulator::Block::current == nullptr) std::abort();  // the host's own code
+  emulator::Block::current->fail("an index is outside of its array");
+}
 
 }  // extern "C"

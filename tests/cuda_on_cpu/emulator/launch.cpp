@@ -1,7 +1,7 @@
-// Limits are those that every supported architecture has (sm_86 and sm_89 hold the least shared
-// memory: 99 KB a block).
+// Limits are those that every supported architecture has.
 #include "launch.h"
 
+#include <algorithm>
 #include <numeric>
 #include <string>
 #include <utility>
@@ -14,13 +14,22 @@ namespace emulator {
 namespace {
 
 constexpr uint64_t kMaxThreads = 1024, kMaxGridX = 0x7fffffff, kMaxGridYz = 65535;
-constexpr size_t kMaxSharedBytes = 99 << 10;
 
 Schedule schedule_of(uint64_t seed) {
   if (seed == 0) return Schedule::kInOrder;
   constexpr Schedule kSchedules[] = {Schedule::kRandom, Schedule::kThreadPriorities,
                                      Schedule::kWarpPriorities};
   return kSchedules[seed % 3];
+}
+
+// The threads that the kernel's __launch_bounds__ allows; 0: it has none.
+uint64_t bound_of(const void* entry) {
+  constexpr unsigned char kNothing = 0x90, kLanding[] = {0xf3, 0x0f, 0x1e, 0xfa};  // endbr64
+  const auto* at = static_cast<const unsigned char*>(entry);
+  if (std::equal(kLanding, kLanding + sizeof kLanding, at)) at += sizeof kLanding;
+  uint64_t threads = 0;
+  while (at[threads] == kNothing) ++threads;
+  return threads;
 }
 
 std::vector<uint64_t> block_order(uint64_t n, uint64_t seed) {
@@ -47,7 +56,8 @@ Outcome set_device(int device) {
   return Outcome::kDone;
 }
 
-Outcome launch(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()>& kernel) {
+Outcome launch(dim3 grid, dim3 block, size_t shared_bytes, const void* entry,
+               const std::function<void()>& run) {
   static Block runner;
   Settings& s = settings();
   const std::string on_host = take_host_error();
@@ -55,12 +65,18 @@ Outcome launch(dim3 grid, dim3 block, size_t shared_bytes, const std::function<v
   if (s.launches++ == s.fail_launch) return s.failure;
   s.launched_on.push_back(s.device);
   const uint64_t threads = uint64_t{block.x} * block.y * block.z;
-  if (threads == 0 || threads > kMaxThreads || block.z > 64 || shared_bytes > kMaxSharedBytes) {
+  if (threads == 0 || threads > kMaxThreads || block.z > 64 ||
+      shared_bytes > SharedMemory::kLimit) {
     return Outcome::kRefused;
   }
   if (grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.x > kMaxGridX || grid.y > kMaxGridYz ||
       grid.z > kMaxGridYz) {
     return Outcome::kRefused;
+  }
+  const uint64_t bound = bound_of(entry);
+  if (bound != 0 && threads > bound) {
+    throw Error(std::to_string(threads) + " threads, and __launch_bounds__ allows " +
+                std::to_string(bound));
   }
   for (const uint64_t i : block_order(uint64_t{grid.x} * grid.y * grid.z, s.seed)) {
     const uint3 index{static_cast<unsigned>(i % grid.x), static_cast<unsigned>(i / grid.x % grid.y),
@@ -68,8 +84,7 @@ Outcome launch(dim3 grid, dim3 block, size_t shared_bytes, const std::function<v
     shared_memory().reset(shared_bytes);
     start_copies(threads);
     ++s.blocks;
-    const std::string error =
-        runner.run(grid, block, index, kernel, s.seed + i, schedule_of(s.seed));
+    const std::string error = runner.run(grid, block, index, run, s.seed + i, schedule_of(s.seed));
     if (!error.empty()) throw Error(error);
     if (copies_are_pending()) throw Error("a thread has exited with asynchronous copies pending");
   }

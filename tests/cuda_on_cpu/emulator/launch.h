@@ -1,4 +1,7 @@
 // Starting a grid: limits checked, blocks in an order drawn from the seed, failures injected.
+//
+// __launch_bounds__ travels with its kernel: the compiler puts as many no-ops at the kernel's entry
+// as it allows threads, and a launch counts them.
 #pragma once
 
 #include <cstddef>
@@ -8,6 +11,12 @@
 #include <vector>
 
 #include "block.h"
+
+#if defined(__x86_64__)  // sizeof: g++ takes a literal here, or what it has folded already
+#define EMULATOR_BOUND(threads) __attribute__((patchable_function_entry(sizeof(char[threads]))))
+#else
+#define EMULATOR_BOUND(threads)  // not checked there
+#endif
 
 namespace emulator {
 
@@ -30,6 +39,8 @@ Settings& settings();
 Outcome set_device(int device);
 
 // Not kDone where a real launch would return an error: impossible sizes, or an injected failure.
-Outcome launch(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()>& kernel);
+// entry: the kernel's address; run: calls it.
+Outcome launch(dim3 grid, dim3 block, size_t shared_bytes, const void* entry,
+               const std::function<void()>& run);
 
 }  // namespace emulator

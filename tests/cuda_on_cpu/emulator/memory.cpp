@@ -34,26 +34,25 @@ const char* verb(Kind kind) {
 
 }  // namespace
 
-SharedMemory& shared_memory() {
-  static SharedMemory memory;
-  return memory;
-}
-
-DeviceMemory& device_memory() {
-  static DeviceMemory memory;
-  return memory;
-}
+SharedMemory g_shared_memory;
+DeviceMemory g_device_memory;
 
 SharedMemory::SharedMemory()
-    : written_(kStaticBytes + kBytes), granules_((kStaticBytes + kBytes) / kGranule) {}
+    : written_(kStaticBytes + kBytes), granules_((kStaticBytes + kBytes) / kGranule + 1) {
+  std::fill_n(memory_, sizeof memory_, static_cast<unsigned char>(kPoison));
+}
+
+void SharedMemory::wipe(size_t first, size_t bytes) {
+  std::fill_n(memory_ + first, bytes, static_cast<unsigned char>(kPoison));
+  std::fill_n(written_.begin() + first, bytes, uint8_t{0});
+  std::fill_n(granules_.begin() + first / kGranule, bytes / kGranule + 1, Granule{});
+}
 
 void SharedMemory::reset(size_t dynamic_bytes) {
-  const size_t used = kStaticBytes + std::max(dynamic_bytes, dynamic_bytes_);
-  std::fill_n(memory_, used, static_cast<unsigned char>(kPoison));
-  std::fill_n(written_.begin(), used, uint8_t{0});
-  std::fill_n(granules_.begin(), used / kGranule + 1, Granule{});
+  wipe(0, static_end_);  // what the block before could touch; the rest is as it was made
+  wipe(kStaticBytes, dynamic_bytes_);
   statics_.clear();
-  static_end_ = 0;
+  static_end_ = static_bytes_ = 0;
   dynamic_bytes_ = dynamic_bytes;
 }
 
@@ -63,6 +62,10 @@ void* SharedMemory::static_object(const void* type, size_t bytes) {
   }
   const size_t offset = static_end_;
   if (offset + bytes + 64 > kStaticBytes) Block::current->fail("static shared memory is full");
+  static_bytes_ += bytes;
+  if (static_bytes_ + dynamic_bytes_ > kLimit) {
+    Block::current->fail("static and dynamic shared memory exceed 99 KB together");
+  }
   statics_.push_back({type, offset});
   static_end_ = (offset + bytes + 64 + 31) / 32 * 32;  // a gap that no access may touch
   std::fill_n(written_.begin() + offset, bytes, uint8_t{0});
@@ -144,6 +147,13 @@ void* DeviceMemory::allocate(size_t bytes, size_t offset) {
 void DeviceMemory::mark_written(const void* address, size_t bytes) {
   const size_t at = static_cast<const unsigned char*>(address) - memory_.data();
   std::fill_n(bytes_.begin() + at, bytes, uint8_t{kWritten});
+}
+
+void DeviceMemory::close(const void* address, size_t bytes) {
+  if (!has(address)) return;  // the memory of another device, or of the host
+  const size_t at = static_cast<const unsigned char*>(address) - memory_.data();
+  std::fill_n(bytes_.begin() + at, bytes, uint8_t{kOutside});
+  close_to_sanitizer(address, bytes);
 }
 
 void DeviceMemory::clear() {

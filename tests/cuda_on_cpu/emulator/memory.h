@@ -18,6 +18,7 @@ enum class Kind { kRead, kWrite, kAtomic };
 class SharedMemory {
  public:
   static constexpr size_t kBytes = 128 << 10, kStaticBytes = 24 << 10, kPoison = 0xFF;
+  static constexpr size_t kLimit = 99 << 10;  // of a block: sm_86, sm_89 and sm_120 hold no more
 
   SharedMemory();
   void reset(size_t dynamic_bytes);  // for a new block: everything unwritten and poisoned
@@ -47,6 +48,7 @@ class SharedMemory {
   };
   static constexpr size_t kGranule = 2;
 
+  void wipe(size_t first, size_t bytes);
   bool check(const Access& before, bool atomic, const char* what, size_t offset);
   void note(Granule& granule, Kind kind, size_t offset);
 
@@ -54,7 +56,7 @@ class SharedMemory {
   std::vector<uint8_t> written_;
   std::vector<Granule> granules_;
   std::vector<Static> statics_;
-  size_t dynamic_bytes_ = 0, static_end_ = 0;
+  size_t dynamic_bytes_ = 0, static_end_ = 0, static_bytes_ = 0;
 };
 
 class DeviceMemory {
@@ -66,6 +68,7 @@ class DeviceMemory {
   // Poisoned memory that starts `offset` bytes after a 256-byte boundary.
   void* allocate(size_t bytes, size_t offset);
   void mark_written(const void* address, size_t bytes);
+  void close(const void* address, size_t bytes);  // from now on nobody may touch it
   void clear();
   bool has(const void* address) const {
     const auto* const p = static_cast<const unsigned char*>(address);
@@ -81,8 +84,10 @@ class DeviceMemory {
   size_t end_ = 0;
 };
 
-SharedMemory& shared_memory();
-DeviceMemory& device_memory();
+extern SharedMemory g_shared_memory;
+extern DeviceMemory g_device_memory;
+inline SharedMemory& shared_memory() { return g_shared_memory; }
+inline DeviceMemory& device_memory() { return g_device_memory; }
 // A load, store or atomic of the running kernel (or of the host, which device memory refuses).
 void on_access(const void* address, size_t bytes, Kind kind);
 // What the host did to device memory since last asked; empty: nothing wrong.
