@@ -31,7 +31,7 @@ from cfsae_fast.ops.functions import (
     topk_encode,
 )
 from cfsae_fast.ops.screens import Screen
-from cfsae_fast.ops.settings import build_info, force_isa, get_threads, set_threads
+from cfsae_fast.ops.settings import build_info, checked, force_isa, get_threads, set_threads
 
 __all__ = [
     "PADDING",
@@ -47,6 +47,7 @@ __all__ = [
     "Screen",
     "Stats",
     "build_info",
+    "checked",
     "encode_rows",
     "folded_recommend",
     "folded_scores",

@@ -2,10 +2,11 @@
 
 Station: all arrows from `CSR -> CFAE.encode` to `scores -> top-N`, with their backward halves.
 
-The signatures are those of `engine`. Everything goes to the device's current stream; nothing waits,
-but where knobs lie on the device: their number must be known, so they are read back and checked,
-except while a CUDA graph is captured, where they are trusted. Rows and codes on the device are
-never read back: ids out of range count as padding there, and `checked` makes them errors.
+The signatures are those of `engine` and `folded`. Everything goes to the device's current stream;
+nothing waits, but where knobs lie on the device: their number must be known, so they are read back
+and checked, except while a CUDA graph is captured, where they are trusted. Rows and codes on the
+device are never read back: ids out of range count as padding there, and `ops.checked` makes them
+errors.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from torch import Tensor
 from cfsae_fast import _C
 from cfsae_fast.ops import device_checks
 from cfsae_fast.ops.containers import Code, Encoded, Knobs, Recommended, Rows, Stats
+from cfsae_fast.ops.folded import FoldedSide, FoldedTable
 
 _emulated: ModuleType | None = None  # the kernels of an emulated device whose memory is the CPU's
 
@@ -220,13 +222,74 @@ def recommend(
     ids, scores = _empty_code(embedding, len(embedding), n)
     sizes = (len(embedding), _width(embedding), len(items), n)
     scratch = at.scratch(at.kernels.recommend_bytes(*sizes, precision))
-    mask = allowed.view(torch.uint8) if allowed is not None and allowed.dtype == torch.bool else (
-        allowed
-    )  # fmt: skip
     of_seen = (None, None) if seen is None else seen[:2]
-    at.run("recommend", *at(embedding, items, bias, *of_seen, mask, ids, scores), precision,
-           *at(scratch))  # fmt: skip
+    at.run("recommend", *at(embedding, items, bias, *of_seen, _as_bytes(allowed), ids, scores),
+           precision, *at(scratch))  # fmt: skip
     return Recommended(ids, scores)
+
+
+def folded_topk_encode(
+    rows: Rows,
+    folded: FoldedSide,
+    embedding: Tensor,
+    encoder: Tensor,
+    bias: Tensor,
+    centre: Tensor,
+    k: int,
+    *,
+    standardize: bool = True,
+    threads: int = 0,
+) -> Encoded:
+    at = _Call(embedding, "embedding", rows=rows, folded=folded[1:3], table=folded.table,
+               encoder=encoder, bias=bias, centre=centre)  # fmt: skip
+    if not 1 <= k <= len(encoder):
+        raise ValueError(f"k must be in [1, n_latents={len(encoder)}], got {k}")
+    device_checks.rows(rows, len(folded.table.values), "rows")
+    n = len(embedding)
+    code = _empty_code(embedding, n, k)
+    stats = Stats(embedding.new_empty(n), embedding.new_empty(n)) if standardize else None
+    sizes = (n, _width(embedding), len(encoder), k)
+    scratch = at.scratch(at.kernels.folded_topk_encode_bytes(*sizes))
+    arrays = at(embedding, encoder, bias, centre, *code, *(stats or (None, None)), scratch)
+    at.run("folded_topk_encode", *at(*rows, *at.side(folded)), folded.norms, *arrays)
+    return Encoded(code, stats)
+
+
+def folded_recommend(
+    code: Code,
+    stats: Stats | None,
+    folded: FoldedSide,
+    embedding: Tensor,
+    items: Tensor,
+    n: int,
+    *,
+    bias: Tensor | None = None,
+    seen: Rows | None = None,
+    allowed: Tensor | None = None,
+    threads: int = 0,
+) -> Recommended:
+    if n < 1:
+        raise ValueError(f"n must be at least 1, got {n}")
+    at = _Call(embedding, "embedding", code=code, stats=stats, folded=folded[1:3],
+               table=folded.table, items=items, bias=bias, seen=seen, allowed=allowed)  # fmt: skip
+    device_checks.code(code, len(folded.table.values))
+    if seen is not None:
+        device_checks.rows(seen, len(items), "seen")
+    ids, scores = _empty_code(embedding, len(embedding), n)
+    scratch = at.scratch(at.kernels.folded_recommend_bytes(len(embedding), len(items), n))
+    of_seen = (None, None) if seen is None else seen[:2]
+    arrays = at(embedding, items, bias, *of_seen, _as_bytes(allowed), ids, scores, scratch)
+    at.run("folded_recommend", *at(*code, *(stats or (None, None)), *at.side(folded)),
+           folded.norms, *arrays)  # fmt: skip
+    return Recommended(ids, scores)
+
+
+def folded_scores(code: Code, table: FoldedTable, *, threads: int = 0) -> Tensor:
+    at = _Call(code.values, "code.values", code=code, table=table)
+    device_checks.code(code, len(table.values))
+    out = code.values.new_empty(len(code.indices), *table.values.shape[1:])
+    at.run("folded_scores", *at(*code, *table, out))
+    return out
 
 
 def adam_(grad: Tensor, parameters: Tensor, first: Tensor, second: Tensor, *, step: int, lr: float,
@@ -259,6 +322,10 @@ class _Call:
             for one in tensors
         ]
 
+    @staticmethod
+    def side(folded: FoldedSide) -> tuple[Tensor, ...]:
+        return *folded.table, folded.sums, folded.shifts
+
     def scratch(self, n_bytes: int) -> Tensor:
         """The op's workspace; its memory is the stream's again once the op is queued."""
         self._scratch = torch.empty(n_bytes, dtype=torch.uint8, device=self.device)
@@ -284,6 +351,10 @@ def _kernels() -> ModuleType:
 
 def _width(tensor: Tensor) -> int:
     return tensor.shape[1] if tensor.dim() > 1 else 0  # the kernels' door refuses the shape
+
+
+def _as_bytes(mask: Tensor | None) -> Tensor | None:
+    return mask.view(torch.uint8) if mask is not None and mask.dtype == torch.bool else mask
 
 
 def _empty_code(like: Tensor, n: int, k: int) -> Code:

@@ -5,17 +5,15 @@ Station: none of its own; the device half of the ops asks here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 
 from cfsae_fast import _C
 from cfsae_fast.ops.containers import PADDING, Code, Knobs, Rows
+from cfsae_fast.ops.settings import is_checking
 
 MOST_SLOTS = 2048  # k + knobs of a row: what a block keeps in shared memory
-_checking = False
 
 
 class Read(NamedTuple):
@@ -26,24 +24,9 @@ class Read(NamedTuple):
     width: int
 
 
-@contextmanager
-def checked() -> Iterator[None]:
-    """Read rows and codes back before each op on a CUDA device and check them, as on the CPU.
-
-    For finding a mistake: each op waits for the device. Without it an id out of range counts as
-    padding, and offsets are trusted.
-    """
-    global _checking
-    before, _checking = _checking, True
-    try:
-        yield
-    finally:
-        _checking = before
-
-
 def rows(given: Rows, n_items: int, name: str) -> None:
-    """Raises: ValueError: under `checked`, offsets that do not rise or items out of range."""
-    if not _checking:
+    """Raises: ValueError: under `ops.checked`, offsets that do not rise or items out of range."""
+    if not is_checking():
         return
     offsets, n = given.offsets, len(given.items)
     before = torch.cat([offsets.new_zeros(1), offsets[:-1]])
@@ -58,8 +41,8 @@ def rows(given: Rows, n_items: int, name: str) -> None:
 
 
 def code(given: Code, n_latents: int) -> None:
-    """Raises: ValueError: under `checked`, indices out of range."""
-    if _checking:
+    """Raises: ValueError: under `ops.checked`, indices out of range."""
+    if is_checking():
         _ids(given.indices, PADDING, n_latents, "code.indices")
 
 

@@ -1,13 +1,16 @@
-"""Floor 1: the folded ops on numpy arrays: tables of products stand in for the dense matrices.
+"""Floor 1: the folded ops: tables of products stand in for the dense matrices.
 
 Station: `history -> code` and `code -> scores -> top-N`, when the model is folded for serving.
 
 A table only excludes; what it cannot exclude is computed in fp32 as the dense op does for one row,
-so answers are those of `topk_encode` and `recommend`, bit for bit. No gradient: numpy only.
+so answers are those of `topk_encode` and `recommend`, bit for bit: on the CPU as it answers for one
+row, on CUDA as with precision="fp32". No gradient. Torch tensors give tensors (`folded_turn` takes
+arrays alone), and all of a side's arrays lie where the embedding does.
 """
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
@@ -63,6 +66,11 @@ def folded_topk_encode(
     hold anything)."""
     if not 1 <= k <= len(encoder):
         raise ValueError(f"k must be in [1, n_latents={len(encoder)}], got {k}")
+    if not isinstance(embedding, Array):
+        return _for_tensors().folded_topk_encode(
+            rows, folded, embedding, encoder, bias, centre, k,
+            standardize=standardize, threads=threads,
+        )  # fmt: skip
     n = len(embedding)
     code = Code(np.empty((n, k), np.int32), np.empty((n, k), np.float32))
     stats = Stats(np.empty(n, np.float32), np.empty(n, np.float32)) if standardize else None
@@ -90,6 +98,9 @@ def folded_recommend(
     """recommend of embedding (B, d), which must be sparse_decode of `code` and `stats`."""
     if n < 1:
         raise ValueError(f"n must be at least 1, got {n}")
+    if not isinstance(embedding, Array):
+        options = {"bias": bias, "seen": seen, "allowed": allowed, "threads": threads}
+        return _for_tensors().folded_recommend(code, stats, folded, embedding, items, n, **options)
     found = _empty(len(embedding), n)
     seen_offsets, seen_items = map(plain, seen[:2]) if seen is not None else (None, None)
     _C.folded_recommend(
@@ -102,6 +113,8 @@ def folded_recommend(
 
 def folded_scores(code: Code, table: FoldedTable, *, threads: int = 0) -> Array:
     """About code @ dictionary @ items.T: (B, k), (L, I) -> (B, I) float32, for `folded_turn`."""
+    if not isinstance(code.values, Array):
+        return _for_tensors().folded_scores(code, table, threads=threads)
     out = np.empty((len(code.indices), table.values.shape[1]), np.float32)
     _C.folded_scores(*map(plain, code), tuple(table), out, *execution(threads))
     return out
@@ -135,6 +148,12 @@ def folded_turn(
         seen, as_bytes(allowed), *found, *execution(threads),
     )  # fmt: skip
     return found
+
+
+def _for_tensors() -> ModuleType:
+    from cfsae_fast.ops import folded_tensors
+
+    return folded_tensors
 
 
 def _empty(n_rows: int, n: int) -> Recommended:

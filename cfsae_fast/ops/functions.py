@@ -10,7 +10,7 @@ was built without kernels. With torch tensors, arrays among the arguments are ta
 
 On CUDA everything is queued on the current stream, and all arguments lie on one device, but for
 knobs, which are best left on the CPU. What only the device could read is not checked: an id out of
-range counts as padding there; `ops.device_checks.checked()` makes it an error again.
+range counts as padding there; inside `ops.checked()` it is an error again.
 """
 
 from __future__ import annotations

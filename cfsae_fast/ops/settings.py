@@ -1,4 +1,4 @@
-"""Floor 1: how many threads the engine takes, and what it was built of.
+"""Floor 1: how many threads the engine takes, what it checks, and what it was built of.
 
 Station: none of its own; every op of the story asks here when it is given threads=0.
 """
@@ -15,6 +15,7 @@ from cfsae_fast import _C
 
 _default_threads = 0  # 0: not set
 _isa = "best"
+_checking = False
 
 
 def set_threads(threads: int) -> None:
@@ -69,6 +70,25 @@ def force_isa(isa: str) -> Iterator[None]:
         yield
     finally:
         _isa = before
+
+
+@contextmanager
+def checked() -> Iterator[None]:
+    """Read rows and codes on a CUDA device back before each op and check them, as on the CPU.
+
+    For finding a mistake: each op waits for the device. Without it an id out of range counts as
+    padding there, and offsets are trusted.
+    """
+    global _checking
+    before, _checking = _checking, True
+    try:
+        yield
+    finally:
+        _checking = before
+
+
+def is_checking() -> bool:
+    return _checking
 
 
 def build_info() -> dict[str, Any]:

@@ -12,13 +12,26 @@ import numpy as np
 from cfsae_fast import ops, steering
 from cfsae_fast.errors import require_extra
 from cfsae_fast.inference import CFAENetwork, SAENetwork
-from cfsae_fast.ops import Code, Encoded, Knobs, Recommended, Rows
+from cfsae_fast.ops import (
+    Code,
+    Encoded,
+    FoldedSide,
+    FoldedTable,
+    Knobs,
+    Recommended,
+    Rows,
+)
 from cfsae_fast.recommender import pipeline
 from cfsae_fast.recommender.fitted import Fitted
 from cfsae_fast.recommender.inputs import Request
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+# When a table pays on a device, by the model of docs/gpu-roofline.md (not measured): reading one
+# waits for loads and launches, so the matrix that it stands in for must be large; and each row
+# reads table rows of its own, while dense tiles read a matrix once for many rows.
+FOLDED_BYTES, FOLDED_ROWS = 96 << 20, 16
 
 
 class Place:
@@ -31,7 +44,7 @@ class Place:
     def answer(
         self, fitted: Fitted, request: Request, turns: list[Any], n: int, **options: Any
     ) -> Recommended:
-        """`pipeline.answer`, there; on a device folded tables are not used.
+        """`pipeline.answer`, there; by the folded tables where they pay on a device.
 
         Raises:
             NotImplementedError, RuntimeError: the device cannot be used, and why.
@@ -61,6 +74,10 @@ class _Placed:
         self.encoder, self.encoder_bias = self._here(sae.encoder), self._here(sae.encoder_bias)
         self.dictionary, self.bias = self._here(sae.dictionary), self._here(sae.bias)
         self.cold = self._here(fitted.cold)
+        self.encode_side = self.decode_side = None
+        if fitted.folded is not None:
+            self.encode_side = self._side(fitted.folded.encode_side, self.encoder)
+            self.decode_side = self._side(fitted.folded.decode_side, self.items)
 
     def answer(
         self,
@@ -76,16 +93,22 @@ class _Placed:
         pipeline.check_mode(mode)
         rows = Rows(*map(self._here, request.rows))
         embedding = self._embed(request, rows)
+        options = {"bias": self.item_bias, "seen": rows if exclude_seen else None,
+                   "allowed": self._here(allowed)}  # fmt: skip
+        few, told = len(turns) <= FOLDED_ROWS, None
         if mode == "reconstruct" or any(turns):
-            embedding = self._steer(embedding, turns, mode)
-        found = ops.recommend(
-            _through(embedding, self.decoder_layers),
-            self.items,
-            n,
-            bias=self.item_bias,
-            seen=rows if exclude_seen else None,
-            allowed=self._here(allowed),
-        )
+            brought = self.fitted.user_factors is not None and request.users is not None
+            side = None if brought or not few else self.encode_side
+            encoded = self._encode(embedding, rows, side)
+            embedding, told = self._turned(embedding, encoded, turns, mode)
+        if told is None or mode == "residual" or not few or self.decode_side is None:
+            found = ops.recommend(
+                _through(embedding, self.decoder_layers), self.items, n, **options
+            )
+        else:
+            found = ops.folded_recommend(
+                *told, self.decode_side, embedding, self.items, n, **options
+            )
         return Recommended(*(one.cpu().numpy() for one in found))
 
     def _embed(self, request: Request, rows: Rows) -> Tensor:
@@ -103,27 +126,31 @@ class _Placed:
         empty = (rows.offsets.diff() == 0).unsqueeze(1)
         return self.cold.where(empty, embedding).contiguous()
 
-    def _steer(self, embedding: Tensor, turns: list[Any], mode: str) -> Tensor:
-        encoded = self._encode(embedding)
+    def _turned(
+        self, embedding: Tensor, encoded: Encoded, turns: list[Any], mode: str
+    ) -> tuple[Tensor, Encoded]:
+        """embedding' (B, d), and the code that it is decoded from (reconstruct)."""
         code, stats = encoded
         if not any(turns):
-            return ops.sparse_decode(code, self.dictionary, self.bias, stats)
+            return ops.sparse_decode(code, self.dictionary, self.bias, stats), encoded
         activation = code.values.sum(dim=1).cpu().numpy()
-        knobs = steering.knobs_for(turns, self.fitted.concepts, activation)
-        return ops.steer_decode(
-            embedding, code, Knobs(*knobs), self.dictionary, self.bias, stats, mode=mode
-        )
+        knobs = Knobs(*steering.knobs_for(turns, self.fitted.concepts, activation))
+        rest = (self.dictionary, self.bias, stats)
+        moved = ops.steer_decode(embedding, code, knobs, *rest, mode=mode)
+        if mode == "residual" or self.decode_side is None:
+            return moved, encoded
+        turned = ops.steer(code, knobs, n_latents=len(self.dictionary))
+        return moved, Encoded(turned, stats)
 
-    def _encode(self, embedding: Tensor) -> Encoded:
+    def _encode(self, embedding: Tensor, rows: Rows, side: FoldedSide | None) -> Encoded:
+        """side: the table that stands in for the encoder, or None."""
         sae: SAENetwork = self.fitted.sae
-        encoded = ops.topk_encode(
-            embedding,
-            self.encoder,
-            self.encoder_bias,
-            self.bias,
-            sae.width,
-            standardize=sae.standardize,
-        )
+        how = {"standardize": sae.standardize}
+        given = (embedding, self.encoder, self.encoder_bias, self.bias, sae.width)
+        if side is None:
+            encoded = ops.topk_encode(*given, **how)
+        else:
+            encoded = ops.folded_topk_encode(rows, side, *given, **how)
         (indices, values), stats = encoded
         if sae.threshold is not None:
             left_out = values <= float(np.float32(sae.threshold))
@@ -136,6 +163,13 @@ class _Placed:
 
     def _layer(self, layer: Any) -> tuple[Tensor, Tensor, str]:
         return self._here(layer.weight), self._here(layer.bias), layer.activation
+
+    def _side(self, side: FoldedSide | None, matrix: Tensor) -> FoldedSide | None:
+        """The tables that stand in for a matrix, where they pay."""
+        if side is None or matrix.numel() * matrix.element_size() < FOLDED_BYTES:
+            return None
+        table = FoldedTable(*map(self._here, side.table))
+        return FoldedSide(table, self._here(side.sums), self._here(side.shifts), side.norms)
 
     def _here(self, array: np.ndarray | None) -> Tensor | None:
         import torch

@@ -53,6 +53,13 @@ RowsView rows_on(const std::string& name, On offsets, On items, OnIf values, int
   return view;
 }
 
+RowsView seen_on(OnIf offsets, OnIf items, int64_t n_rows) {
+  if ((offsets == nullptr) != (items == nullptr)) {
+    bad_value("seen must have both offsets and items, got one of them");
+  }
+  return offsets == nullptr ? RowsView{} : rows_on("seen", *offsets, *items, nullptr, n_rows);
+}
+
 CodeView code_on(On indices, On values, int64_t n_rows) {
   CodeView view;
   view.indices = on_device<int32_t>(indices, "code.indices", {n_rows, kAny});

@@ -48,6 +48,10 @@ template <>
 inline const char* dtype_of<uint8_t>() {
   return "uint8";
 }
+template <>
+inline const char* dtype_of<int8_t>() {
+  return "int8";
+}
 
 template <typename T>
 T* on_device(On array, const char* name, std::initializer_list<int64_t> shape) {
@@ -61,6 +65,7 @@ T* on_device_if(OnIf array, const char* name, std::initializer_list<int64_t> sha
 
 Matrix matrix_on(On array, const char* name, int64_t n_rows = kAny, int64_t dim = kAny);
 RowsView rows_on(const std::string& name, On offsets, On items, OnIf values, int64_t n_rows = kAny);
+RowsView seen_on(OnIf offsets, OnIf items, int64_t n_rows);  // offsets null: nothing is seen
 CodeView code_on(On indices, On values, int64_t n_rows = kAny);
 CodeOut code_out_on(On indices, On values, int64_t n_rows);
 StatsView stats_on(OnIf mean, OnIf std, int64_t n_rows);

@@ -158,12 +158,7 @@ void recommend(On embedding, On items, OnIf bias, OnIf seen_offsets, OnIf seen_i
   const uint8_t* const allow = on_device_if<uint8_t>(allowed, "allowed", {i.n_rows});
   const CodeOut out = code_out_on(ids, scores, x.n_rows);
   if (out.k < 1) bad_value("n must be at least 1, got " + std::to_string(out.k));
-  if ((seen_offsets == nullptr) != (seen_items == nullptr)) {
-    bad_value("seen must have both offsets and items, got one of them");
-  }
-  RowsView seen{};
-  if (seen_offsets != nullptr)
-    seen = rows_on("seen", *seen_offsets, *seen_items, nullptr, x.n_rows);
+  const RowsView seen = seen_on(seen_offsets, seen_items, x.n_rows);
   const RowsView* const masked = seen_offsets == nullptr ? nullptr : &seen;
   const cuda::Precision how_exact = precision_of(precision);
   void* const scratch =
@@ -210,6 +205,7 @@ void add_device_ops(py::module_& m) {
   m.def("recommend_bytes", recommend_bytes);
   m.def("recommend", recommend);
   m.def("adam", adam);
+  add_folded_device_ops(m);
 }
 
 }  // namespace cfsae::door

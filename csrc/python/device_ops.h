@@ -7,5 +7,6 @@ namespace cfsae::door {
 
 // Adds the ops of api.h's cuda:: half, and what they take, to a module.
 void add_device_ops(pybind11::module_& m);
+void add_folded_device_ops(pybind11::module_& m);  // device_folded.cpp; add_device_ops calls it
 
 }  // namespace cfsae::door

@@ -138,7 +138,7 @@ def test_ids_out_of_range_count_as_padding_and_checked_refuses_them(emulated, dr
     moved = device.steer_decode(torch.zeros(1, 6), code, some_knobs(), weight.detach(), None, None,
                                 mode="reconstruct")  # fmt: skip
     torch.testing.assert_close(moved[0], 2 * weight[2] + 0.5 * weight[0])
-    with device_checks.checked():
+    with ops.checked():
         with pytest.raises(ValueError, match=r"rows.items must lie in \[0, 4\), got 900"):
             ops.encode_rows(rows, weight)
         with pytest.raises(ValueError, match=r"code.indices must lie in \[-1, 4\), got 77"):

@@ -60,6 +60,48 @@ def test_answers_on_the_device_are_those_of_the_cpu(emulated, dataset, cfae, sae
                 assert (got.ids == want.ids).mean() > 0.97  # near ties round the other way
 
 
+@pytest.mark.parametrize(
+    "cfae, sae", [("elsa", "topk"), ("elsa", "batchtopk"), ("elsa", "basic"), ("factors", "topk")]
+)  # fmt: skip
+def test_a_folded_model_answers_from_its_tables(emulated, dataset, cfae, sae, monkeypatch):
+    from cfsae_fast import ops
+    from cfsae_fast.ops import device
+    from cfsae_fast.recommender import place
+
+    monkeypatch.setattr(place, "FOLDED_BYTES", 0)
+    with device.emulate(None):
+        here = make(dataset, cfae, sae).fold()
+        dense = SteerableRecommender.from_fitted(here.fitted).unfold()
+    there = SteerableRecommender.from_fitted(here.fitted, device="cuda")
+    plain = SteerableRecommender.from_fitted(dense.fitted, device="cuda")
+    asked, folded = [], ("folded_topk_encode", "folded_recommend")
+    for name in folded:
+        op = getattr(ops, name)
+        monkeypatch.setattr(ops, name, lambda *given, op=op, name=name, **options: (
+            asked.append(name), op(*given, **options))[1])  # fmt: skip
+    names = [concept.name for concept in here.concepts()]
+    histories = [[], [3], [5, 9, 11, 20]]
+    for steer in (None, {names[0]: 0.4}, [boost(names[1], 0.2), suppress(names[0])]):
+        for mode in ("residual", "reconstruct"):
+            for users in ({"users": list(range(10))}, {"histories": histories}):
+                options = {"steer": steer, "mode": mode, "n": 7, "deny": [0, 4], **users}
+                asked.clear()
+                got = there.recommend(**options)
+                steered = mode == "reconstruct" or steer is not None
+                encodes = steered and (cfae == "elsa" or "histories" in users)  # else brought along
+                wanted = encodes * [folded[0]] + (mode == "reconstruct") * [folded[1]]
+                assert asked == wanted, options
+                want = plain.recommend(**options)
+                np.testing.assert_allclose(got.scores, want.scores, rtol=1e-4, atol=1e-4)
+                assert (got.ids == want.ids).mean() > 0.97
+    asked.clear()
+    there.recommend(list(range(place.FOLDED_ROWS + 1)), mode="reconstruct")
+    assert not asked  # dense tiles read a matrix once for all of them
+    monkeypatch.setattr(place, "FOLDED_BYTES", 4 * 60 * 8 + 1)  # the items' matrix is smaller
+    SteerableRecommender.from_fitted(here.fitted, device="cuda").recommend([0], mode="reconstruct")
+    assert not asked
+
+
 @pytest.mark.parametrize("cfae", ["elsa", "multvae"])
 def test_training_on_the_device_learns_what_the_cpu_learns(emulated, dataset, cfae):
     from cfsae_fast.ops import device
@@ -134,7 +176,8 @@ def test_no_tensor_is_left_on_another_device(dataset, cfae, sae, monkeypatch):
         placed = _Placed(fitted, "cuda:0")
         rows = type(request.rows)(*map(placed._here, request.rows))
         embedding = placed._embed(request, rows)
-        moved = placed._steer(embedding, [None] * 9, "reconstruct")
+        encoded = placed._encode(embedding, rows, placed.encode_side)
+        moved = placed._turned(embedding, encoded, [None] * 9, "reconstruct")[0]
         found = ops.recommend(_through(moved, placed.decoder_layers), placed.items, 4,
                               bias=placed.item_bias, seen=rows)  # fmt: skip
     assert {one.device for one in (embedding, moved, *found)} == {torch.device("cuda:0")}

@@ -61,11 +61,11 @@ def chosen_device(request, monkeypatch):
     sys.path.insert(0, str(Path(__file__).parent.parent / "cuda_on_cpu"))
     import building
 
-    from cfsae_fast.ops import device, device_checks
+    from cfsae_fast.ops import device
 
     place = "cuda" if chosen == "cuda" else "cpu"
     for name in OPS:
         monkeypatch.setattr(ops, name, on_tensors(getattr(ops, name), place))
     kernels = None if chosen == "cuda" else building.load_module()
-    with device.emulate(kernels), device_checks.checked():
+    with device.emulate(kernels), ops.checked():
         yield
