@@ -29,11 +29,12 @@ def all_of(given: Inputs, shape: Shape, *, compiled: bool) -> list[Op]:
     """The ops at one shape; compiled: with torch.compile of each peer beside it."""
     found = [
         *_encoding(given, shape), *_decoding(given), *_steering(given, shape),
-        *_recommending(given, shape), *_training(given),
+        *_recommending(given, shape), *_folded(given, shape), *_training(given),
     ]  # fmt: skip
     if compiled:
-        for op in found:
-            if "eager" in op.peers and op.peers["eager"].__name__ != "step":
+        for op in found:  # the folded ops' peers are those of the dense ones once more
+            again = op.name.startswith("folded")
+            if "eager" in op.peers and op.peers["eager"].__name__ != "step" and not again:
                 op.peers["compile"] = torch.compile(op.peers["eager"])
     return found
 
@@ -51,12 +52,7 @@ def _encoding(g: Inputs, shape: Shape) -> list[Op]:
 
     rows = Op("encode_rows", lambda: ops.encode_rows(g.rows, g.items), {"eager": eager})
     encode = (g.embedding, g.encoder, g.encoder_bias, g.bias, shape.k)
-
-    def dense():
-        mean, std = g.embedding.mean(1, keepdim=True), g.embedding.std(1, keepdim=True) + 1e-7
-        product = torch.addmm(g.encoder_bias, (g.embedding - mean) / std - g.bias, g.encoder.T)
-        return torch.relu(product).topk(shape.k, dim=1)
-
+    dense = _dense_encode(g, g.embedding, shape)
     few = ("fp32",) if shape.batch <= FEW else ("exact", "tf32", "bf16", "fp32")
     scans = [
         Op(f"topk_encode {name}", lambda name=name: ops.topk_encode(*encode, precision=name),
@@ -73,6 +69,15 @@ def _encoding(g: Inputs, shape: Shape) -> list[Op]:
 
     return [rows, Op("encode_rows backward", backward, {}), *scans,
             Op("topk_encode backward", encode_backward, {})]  # fmt: skip
+
+
+def _dense_encode(g: Inputs, embedding: Tensor, shape: Shape) -> Call:
+    def dense():
+        mean, std = embedding.mean(1, keepdim=True), embedding.std(1, keepdim=True) + 1e-7
+        product = torch.addmm(g.encoder_bias, (embedding - mean) / std - g.bias, g.encoder.T)
+        return torch.relu(product).topk(shape.k, dim=1)
+
+    return dense
 
 
 def _decoding(g: Inputs) -> list[Op]:
@@ -137,16 +142,7 @@ def _steering(g: Inputs, shape: Shape) -> list[Op]:
 
 
 def _recommending(g: Inputs, shape: Shape) -> list[Op]:
-    seen = g.rows._replace(values=None)
-    owner = torch.repeat_interleave(
-        torch.arange(shape.batch, device=g.items.device), g.rows.offsets.diff()
-    )
-
-    def eager():
-        scores = g.embedding @ g.items.T
-        scores[owner, g.rows.items.long()] = -torch.inf
-        return scores.topk(shape.n, dim=1)
-
+    seen, eager = g.rows._replace(values=None), _dense_top(g, g.embedding, shape)
     few = ("fp32",) if shape.batch <= FEW else ("exact", "tf32", "bf16", "fp32")
     found = []
     for name in few:
@@ -156,6 +152,34 @@ def _recommending(g: Inputs, shape: Shape) -> list[Op]:
         found.append(Op(f"recommend {name}", lambda name=name: ops.recommend(
             g.embedding, g.items, shape.n, seen=seen, precision=name), peers))  # fmt: skip
     return found
+
+
+def _dense_top(g: Inputs, embedding: Tensor, shape: Shape) -> Call:
+    rows = torch.arange(shape.batch, device=g.items.device)
+    owner = torch.repeat_interleave(rows, g.rows.offsets.diff())
+
+    def eager():
+        scores = embedding @ g.items.T
+        scores[owner, g.rows.items.long()] = -torch.inf
+        return scores.topk(shape.n, dim=1)
+
+    return eager
+
+
+def _folded(g: Inputs, shape: Shape) -> list[Op]:
+    """By tables of products, beside the dense ways to the same answers."""
+    encode, decode = g.model.encode_side, g.model.decode_side
+    rest = (g.encoder, g.encoder_bias, g.bias, shape.k)
+    told = ops.sparse_decode(g.code, g.dictionary, g.bias, g.stats)
+    seen = g.rows._replace(values=None)
+    return [
+        Op("folded_topk_encode", lambda: ops.folded_topk_encode(g.rows, encode, g.summed, *rest),
+           {"eager": _dense_encode(g, g.summed, shape)}),
+        Op("folded_recommend", lambda: ops.folded_recommend(
+            g.code, g.stats, decode, told, g.items, shape.n, seen=seen),
+           {"eager": _dense_top(g, told, shape)}),
+        Op("folded_scores", lambda: ops.folded_scores(g.code, decode.table), {}),
+    ]  # fmt: skip
 
 
 def _training(g: Inputs) -> list[Op]:

@@ -57,7 +57,7 @@ def run(device: Device, shape: Shape, seed: int) -> dict[str, float]:
     given = draw(shape, device.place, seed)
     found: dict[str, float] = {}
     with device.answering(), poisoned():
-        for check in (_rows, _encoding, _decoding, _steering, _recommending, _adam):
+        for check in (_rows, _encoding, _decoding, _steering, _recommending, _folded, _adam):
             found.update(check(given, shape))
             device.wait()
     return found
@@ -77,7 +77,7 @@ def _gradients(op: Callable, leaves: list[Tensor], double: bool) -> tuple[Tensor
 
 def _compared(name: str, op: Callable, g: Inputs, leaves: list[Tensor]) -> dict[str, float]:
     """op(module, given, *leaves) by ops and by the fp64 reference: result and gradients."""
-    there = wide(g)
+    there = wide(g._replace(model=g.model._replace(encode_side=None, decode_side=None)))
     mine, own = _gradients(lambda *x: op(ops, g, *x), leaves, False)
     true, want = _gradients(lambda *x: op(reference, there, *x), leaves, True)
     scale = max(float(one.abs().max()) for one in want) or 1.0
@@ -153,6 +153,28 @@ def _recommending(g: Inputs, shape: Shape) -> dict[str, float]:
             found[f"recommend {precision}"] = 0.0 if share > ROUGH[precision] else 1 - share
         else:
             found[f"recommend {precision}"] = off_top(*got, *want)
+    return found
+
+
+def _folded(g: Inputs, shape: Shape) -> dict[str, float]:
+    encode, decode = g.model.encode_side, g.model.decode_side
+    given = (g.summed, g.encoder, g.encoder_bias, g.bias)
+    code, stats = ops.folded_topk_encode(g.rows, encode, *given, shape.k)
+    want = reference.topk_encode(*map(wide, given), shape.k)
+    found = {"folded_topk_encode": max(
+        off_top(code.indices, code.values, want.code.indices, want.code.values),
+        off(stats.mean, want.stats.mean), off(stats.std, want.stats.std))}  # fmt: skip
+    told = ops.sparse_decode(code, g.dictionary, g.bias, stats)
+    options = {"seen": g.rows._replace(values=None)}
+    got = ops.folded_recommend(code, stats, decode, told, g.items, shape.n, **options)
+    true = reference.recommend(wide(told), wide(g.items), shape.n,
+                               seen=wide(options["seen"]))  # fmt: skip
+    found["folded_recommend"] = off_top(*got, *true)
+    scores = ops.folded_scores(code, decode.table)[:2]  # two rows: all would fill the memory
+    ids = code.indices[:2].clamp(min=0).long()
+    weights = wide(code.values[:2]) * wide(decode.table.scales[ids])
+    rows = wide(decode.table.values[ids]).double()
+    found["folded_scores"] = off(scores, torch.einsum("bk,bki->bi", weights, rows))
     return found
 
 

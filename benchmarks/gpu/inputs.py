@@ -2,30 +2,63 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from benchmarks.gpu.roofline import Shape
-from cfsae_fast.ops import Code, Knobs, Rows, Stats
+from cfsae_fast import ops
+from cfsae_fast.inference import CFAENetwork, FoldedTables, SAENetwork
+from cfsae_fast.ops import Code, FoldedSide, FoldedTable, Knobs, Rows, Stats
 
 
-class Inputs(NamedTuple):
-    """rows of B histories; items (I, d); embedding (B, d); encoder, dictionary (L, d) of length 1;
-    encoder_bias (L,); bias (d,); code (B, k) as topk_encode gives it; knobs on the CPU.
-    """
+class Model(NamedTuple):
+    """items (I, d); encoder, dictionary (L, d); all of length 1; encoder_bias (L,); bias (d,); and
+    their folded tables."""
 
-    rows: Rows
     items: Tensor
-    embedding: Tensor
     encoder: Tensor
     encoder_bias: Tensor
     bias: Tensor
     dictionary: Tensor
+    encode_side: FoldedSide
+    decode_side: FoldedSide
+
+
+class Inputs(NamedTuple):
+    """rows of B histories; embedding (B, d); code (B, k) as topk_encode gives it; knobs on the CPU;
+    model: see Model. summed (B, d) is what encode_rows makes of the rows.
+    """
+
+    rows: Rows
+    embedding: Tensor
     code: Code
     stats: Stats
     knobs: Knobs
+    model: Model
+    summed: Tensor
+
+    @property
+    def items(self) -> Tensor:
+        return self.model.items
+
+    @property
+    def encoder(self) -> Tensor:
+        return self.model.encoder
+
+    @property
+    def encoder_bias(self) -> Tensor:
+        return self.model.encoder_bias
+
+    @property
+    def bias(self) -> Tensor:
+        return self.model.bias
+
+    @property
+    def dictionary(self) -> Tensor:
+        return self.model.dictionary
 
 
 def draw(shape: Shape, place: torch.device, seed: int) -> Inputs:
@@ -35,10 +68,8 @@ def draw(shape: Shape, place: torch.device, seed: int) -> Inputs:
     def normal(*size: int) -> Tensor:
         return torch.randn(*size, generator=chance)
 
-    def unit(*size: int) -> Tensor:
-        return torch.nn.functional.normalize(normal(*size)).to(place)
-
     batch, k = shape.batch, shape.k
+    model = _model(shape.items, shape.d, shape.latents, k, place, seed)
     items = torch.randint(shape.items, (batch * shape.history,), generator=chance)
     rows = Rows((torch.arange(batch + 1) * shape.history).to(place), items.int().to(place),
                 normal(len(items)).to(place))  # fmt: skip
@@ -46,12 +77,33 @@ def draw(shape: Shape, place: torch.device, seed: int) -> Inputs:
     values, kept = scores.topk(k)
     code = Code(kept.int().to(place), values.to(place))
     stats = Stats(normal(batch).to(place), (normal(batch).abs() + 0.5).to(place))
-    encoder, dictionary = unit(shape.latents, shape.d), unit(shape.latents, shape.d)
-    return Inputs(
-        rows, unit(shape.items, shape.d), normal(batch, shape.d).to(place), encoder,
-        (0.1 * normal(shape.latents)).to(place), (0.1 * normal(shape.d)).to(place), dictionary,
-        code, stats, _knobs(shape, chance),
-    )  # fmt: skip
+    return Inputs(rows, normal(batch, shape.d).to(place), code, stats, _knobs(shape, chance), model,
+                  ops.encode_rows(rows, model.items))  # fmt: skip
+
+
+@lru_cache(maxsize=1)
+def _model(n_items: int, d: int, n_latents: int, k: int, place: torch.device, seed: int) -> Model:
+    """What is slow to draw at the benchmark's shape, and the same for every batch size."""
+    chance = torch.Generator().manual_seed(seed)
+
+    def unit(*size: int) -> Tensor:
+        return torch.nn.functional.normalize(torch.randn(*size, generator=chance))
+
+    items, encoder, dictionary = unit(n_items, d), unit(n_latents, d), unit(n_latents, d)
+    encoder_bias = 0.1 * torch.randn(n_latents, generator=chance)
+    bias = 0.1 * torch.randn(d, generator=chance)
+    arrays = (encoder.numpy(), encoder_bias.numpy(), dictionary.numpy(), bias.numpy())
+    tables = FoldedTables.build(
+        CFAENetwork("elsa", items.numpy(), items.numpy()), SAENetwork("topk", *arrays, k, k)
+    )
+    there = (one.to(place) for one in (items, encoder, encoder_bias, bias, dictionary))
+    return Model(*there, *(_side(one, place) for one in (tables.encode_side, tables.decode_side)))
+
+
+def _side(side: FoldedSide, place: torch.device) -> FoldedSide:
+    table = FoldedTable(*(torch.from_numpy(one).to(place) for one in side.table))
+    sums, shifts = (torch.from_numpy(one).to(place) for one in (side.sums, side.shifts))
+    return FoldedSide(table, sums, shifts, side.norms)
 
 
 def _knobs(shape: Shape, chance: torch.Generator) -> Knobs:

@@ -14,6 +14,7 @@ FLOAT = 4
 LOAD, LAUNCH = 0.8, 2.5  # microseconds
 TILE_QUERIES, TILE_ROWS, FEW = 64, 128, 16  # csrc/cuda/top_scan.cu
 IN_FLIGHT = 18 << 10  # bytes that a block of the scan has asked for and not yet got
+WARP, FOLDED_WARPS = 32, 2112  # csrc/cuda/folded.cu
 ENTRY = 46  # bytes moved a sorted entry: keys, order, rows, weights, twice where passes are two
 
 
@@ -77,14 +78,21 @@ def costs(s: Shape) -> dict[str, Cost]:
     if_small = min(atoms, gathered)
     return {
         "encode_rows": Cost(read + x, loads=-(-s.history // 4)),
-        "encode_rows backward": Cost(table + read + x + ENTRY * entries, launches=9),
+        "encode_rows backward": Cost(table + read + x + ENTRY * entries, launches=10),
         **_scans("topk_encode", s, s.latents, s.k, extra=5 * x, launches=5),
-        "topk_encode backward": Cost(2 * gathered + atoms + 6 * x, launches=14),
+        "topk_encode backward": Cost(2 * gathered + atoms + 6 * x, launches=15),
         "sparse_decode": Cost(if_small + x, gathered, loads=8),
-        "sparse_decode backward": Cost(atoms + if_small + 2 * x, 2 * gathered, launches=12),
+        "sparse_decode backward": Cost(atoms + if_small + 2 * x, 2 * gathered, launches=14),
         "steer": Cost(16.0 * kept, loads=9),
         "steer_decode": Cost(min(atoms, turned) + 2 * x, turned, loads=19),
         **_scans("recommend", s, s.items, s.n, extra=0, launches=3),
+        "folded_topk_encode": _folded(s, s.history, s.items, s.latents, s.k, launches=10),
+        "folded_recommend": _folded(s, s.k, s.latents, s.items, s.n, launches=8),
+        "folded_scores": Cost(
+            min(s.latents, kept) * s.items + s.batch * s.items * FLOAT,
+            kept * s.items,
+            loads=-(-s.k // 4) + 2 * -(-s.k // WARP),
+        ),
         "adam": Cost(2 * s.latents * s.d * 28, launches=2),
     }
 
@@ -114,6 +122,22 @@ def _scans(
     return {
         f"{op} exact": exact, f"{op} tf32": tensor, f"{op} bf16": half, f"{op} fp32": plain,
     }  # fmt: skip
+
+
+def _folded(
+    s: Shape, entries: int, n_rows: int, n_columns: int, kept: int, *, launches: int
+) -> Cost:
+    """Two passes over `entries` rows of an int8 table (n_rows, n_columns) for every row of B; then
+    a row of the dense matrix for each survivor, taken to be twice what is kept."""
+    chunks = -(-n_columns // (4 * WARP))
+    splits = min(chunks, -(-FOLDED_WARPS // s.batch))
+    of_chunk = -(-entries // 4) + 2 * -(-entries // WARP)  # four rows at a time; ids and weights
+    dense = s.batch * 2 * kept * s.d * FLOAT
+    read = s.batch * entries * n_columns
+    return Cost(
+        2 * min(n_rows * n_columns, read) + dense, 2 * read, 2.0 * 2 * read, launches,
+        loads=2 * -(-chunks // splits) * of_chunk + -(-s.d // (4 * WARP)),
+    )  # fmt: skip
 
 
 def predict(cost: Cost, card: Card) -> Prediction:

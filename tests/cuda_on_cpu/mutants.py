@@ -1,138 +1,262 @@
-"""Mutation check of the kernels: break one line at a time and ask whether a test notices.
+"""Mutation check of the kernels: break one place at a time and ask whether a test notices.
 
-    python tests/cuda_on_cpu/mutants.py [--kind barriers|bounds|all] [--share 1.0] [--json FILE]
-                                        [--files top_scan.cu ...]
+    python tests/cuda_on_cpu/mutants.py [--files top_scan.cu ...] [--record FILE] [--again] [--list]
 
-barriers: each barrier, warp sync and wait is taken out. bounds: each `<` becomes `<=`, each `<=`
-becomes `<`, and so for `>`, in loops and conditions. Of test_kernels.py and test_folded_kernels.py
-those tests run that reach the file (TESTS). Survivors are listed; those that are equivalent (a
-spare barrier, a bound that an earlier one makes idle) can only be told by reading:
-docs/gpu-mutants.md holds the last run.
+Barriers, warp syncs, waits and commits of copies are taken out; of each bound `<` becomes `<=`,
+`<=` becomes `<`, and so for `>`. All mutants are one build (mutation.h). Every test runs once
+whole, which shows the sites it reaches: a barrier it passes, a bound whose swap would have said
+something else. Then each mutant runs in a process of its own against the tests that reach it, short
+and unlike ones first, to the first failure. A crash, a report of the emulator and a test that takes
+ten times as long count as noticed. What the record holds is not run again, unless its file has
+changed; with --again the survivors are, which a change of the tests asks for.
+docs/gpu-mutants.md says why each survivor is none to worry about.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
+import hashlib
 import json
 import os
-import random
 import re
+import resource
 import shutil
-import subprocess
 import sys
-import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import building
+import pytest
+from _pytest import runner
+
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
-BARRIER = re.compile(r"^\s*(__syncthreads|__syncwarp|Team::sync|wait_for_copies<[^>]*>)\(\);", re.M)
-BOUND = re.compile(r"(?<=\w|\)|\]) (<=|<|>=|>) (?=\w|\()")
+KERNELS = ROOT / "csrc" / "cuda"
+COPY = ROOT / "build" / "mutants"
+TESTS = ("test_kernels.py", "test_folded_kernels.py", "test_limits.py")
+NOT_LOADED = ("cacheprovider", "timeout", "terminal")
+MOST_SITES = 1024  # kMostSites of mutation.h
+FACTOR, LEAST_SECONDS = 10, 10  # of CPU time, against a test that never ends
+
+STATEMENT = re.compile(
+    r"^\s*((?:__syncthreads|__syncwarp|Team::sync|commit_copies|wait_for_copies<[^>]*>)\(\);)"
+)
+BOUND = re.compile(r"(?<=[\w)\]}]) (<=|<|>=|>) (?=[\w(-])")
 SWAPPED = {"<": "<=", "<=": "<", ">": ">=", ">=": ">"}
-SECONDS = 900  # for one mutant, its build included
-_GATHERS = "encode_rows or gradients or sparse_decode or topk_encode_backward or schedule"
-_SCANS = "(topk_encode or recommend or scan or schedule or fp32) and not backward"
-TESTS = {  # file: which tests reach it; not named: all
-    "adam.cu": "adam",
-    "folded.cu": "folded or tables or dense or survivors",
-    "folded_sums.h": "folded or tables or dense or survivors",
-    "encode_rows.cu": "encode_rows or gradients or schedule",
-    "gather.cu": _GATHERS,
-    "gather.h": _GATHERS,
-    "grouped.cu": _GATHERS,
-    "grouped.h": _GATHERS,
-    "recommend.cu": "recommend or several",
-    "selector.h": _SCANS,
-    "sparse_decode.cu": "sparse_decode",
-    "steer.cu": "steer",
-    "steer_decode.cu": "steer",
-    "steer_row.h": "steer",
-    "tiles.h": _SCANS,
-    "top_scan.cu": _SCANS,
-    "top_scan.h": _SCANS,
-    "top_scan_exact.cu": _SCANS,
-    "top_scan_exact.h": _SCANS,
-    "topk_encode.cu": "topk_encode or schedule",
-}
+NAMES = {"<": "Less", "<=": "LessEqual", ">": "Greater", ">=": "GreaterEqual"}
+NO_BOUND = re.compile(r"^\s*(#|template\b|static_assert\b)|\boperator\b")
 
 
-class Mutant(NamedTuple):
-    path: Path
-    line: int
-    before: str
-    after: str
+class Site(NamedTuple):
+    file: str
+    line: int  # from 1
+    text: str
+    change: str
+    nth: int  # of the same change to the same text in this file
+
+    @property
+    def key(self) -> str:
+        return f"{self.file}: {self.text} [{self.change}] {self.nth}"
 
 
-def mutants_of(path: Path, kind: str) -> Iterator[Mutant]:
-    """Every mutant of one file."""
-    for number, line in enumerate(path.read_text().splitlines()):
+def sites_of(path: Path) -> Iterator[tuple[Site, int, int]]:
+    """Every place of one file that can be broken, and where in its line the change begins, ends."""
+    seen: dict[tuple[str, str, int], int] = {}
+    for_nvcc = False  # what only nvcc compiles no emulator can judge
+    for number, line in enumerate(path.read_text().splitlines(), 1):
         code = line.split("//")[0]
-        if kind in ("barriers", "all") and BARRIER.search(code):
-            yield Mutant(path, number, line, "")
-        if kind in ("bounds", "all") and re.search(r"\b(for|if|while|return)\b|\?", code):
-            for found in BOUND.finditer(code):
-                swapped = SWAPPED[found[1]]
-                yield Mutant(path, number, line,
-                             line[: found.start(1)] + swapped + line[found.end(1) :])  # fmt: skip
+        if code.startswith("#"):
+            for_nvcc = code.startswith("#if defined(__CUDACC__)")
+        spans = []
+        if found := STATEMENT.search(code):
+            spans.append((*found.span(1), "taken out"))
+        if not NO_BOUND.search(code):
+            spans += [
+                (*one.span(), f"{one[1]} to {SWAPPED[one[1]]}") for one in BOUND.finditer(code)
+            ]
+        for column, (start, end, change) in enumerate([] if for_nvcc else spans):
+            alike = (line.strip(), change, column)
+            seen[alike] = seen.get(alike, -1) + 1
+            nth = 100 * seen[alike] + column
+            yield Site(path.name, number, line.strip(), change, nth), start, end
 
 
-def is_noticed(mutant: Mutant, folder: Path) -> bool:
-    """Whether a kernel test fails, or the mutant does not compile, with this line broken."""
-    csrc = folder / "csrc"
+def write_copy(sites: list[tuple[Site, int, int]]) -> Path:
+    """csrc once more, where each site asks whether it is the broken one."""
+    csrc = COPY / "csrc"
     shutil.rmtree(csrc, ignore_errors=True)
-    (csrc / "cuda").mkdir(parents=True)
-    for header in (ROOT / "csrc").glob("*.h"):
-        shutil.copy(header, csrc)
-    for source in (ROOT / "csrc" / "cuda").iterdir():
-        shutil.copy(source, csrc / "cuda")
-    target = csrc / "cuda" / mutant.path.name
-    lines = target.read_text().splitlines()
-    lines[mutant.line] = mutant.after
-    target.write_text("\n".join(lines) + "\n")
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider",
-               "-k", TESTS.get(mutant.path.name, "test"),
-               str(HERE / "test_kernels.py"), str(HERE / "test_folded_kernels.py")]  # fmt: skip
-    environment = os.environ | {"CFSAE_CUDA_CSRC": str(csrc)}
-    try:
-        done = subprocess.run(command, env=environment, capture_output=True, timeout=SECONDS)
-    except subprocess.TimeoutExpired:
+    shutil.copytree(ROOT / "csrc", csrc, ignore=shutil.ignore_patterns("cpu", "*.cpp"))
+    lines = {path.name: path.read_text().splitlines() for path in (csrc / "cuda").iterdir()}
+    for number, (site, start, end) in reversed(list(enumerate(sites))):
+        line = lines[site.file][site.line - 1]
+        if site.change == "taken out":
+            asks = f"if (::mutation::stays({number})) {line[start:end]}"
+        else:
+            asks = f" < ::mutation::{NAMES[line[start:end].strip()]}{{{number}}} > "
+        lines[site.file][site.line - 1] = line[:start] + asks + line[end:]
+    for name, changed in lines.items():
+        (csrc / "cuda" / name).write_text("\n".join(changed) + "\n")
+    return csrc
+
+
+class Record:
+    """Verdicts by site, kept in a file after each; a file that changes loses its own."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.files = {
+            source.name: hashlib.sha256(source.read_bytes()).hexdigest()[:16]
+            for source in sorted(KERNELS.iterdir())
+        }
+        kept = json.loads(path.read_text()) if path.exists() else {"files": {}, "verdicts": {}}
+        same = {name for name, digest in kept["files"].items() if self.files.get(name) == digest}
+        self.verdicts = {
+            key: verdict for key, verdict in kept["verdicts"].items() if key.split(":")[0] in same
+        }
+
+    def add(self, site: Site, verdict: str) -> None:
+        self.verdicts[site.key] = verdict
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({"files": self.files, "verdicts": self.verdicts}, indent=1)
+        self.path.with_suffix(".new").write_text(text)
+        self.path.with_suffix(".new").replace(self.path)
+
+
+class Check:
+    """A pytest plugin: runs the collected tests as often as there are mutants."""
+
+    def __init__(self, library: Path, wanted: dict[int, Site], record: Record) -> None:
+        self.library, self.wanted, self.record = ctypes.CDLL(str(library)), wanted, record
+        self.name = library.stem
+
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        began = time.monotonic()
+        reaching = self.explore(session.items)
+        say(f"{len(session.items)} tests, whole, in {time.monotonic() - began:.0f} s\n")
+        for number, site in self.wanted.items():
+            tests = [(seconds, item) for seconds, item, sites in reaching if number in sites]
+            verdict = "SURVIVED, reached by no test"
+            if tests:
+                verdict = self.judge(number, tests)
+            self.record.add(site, verdict)
+            say(f"{site.file}:{site.line}: {site.text} [{site.change}]: {verdict}\n")
         return True
-    return done.returncode != 0
+
+    def explore(self, items: list[pytest.Item]) -> list[tuple[float, pytest.Item, set[int]]]:
+        """What every test takes and the sites it reaches: one test of each function first, then a
+        second one of each, and so on; the shortest first."""
+        path = COPY / "reach.json"
+        kept = json.loads(path.read_text()) if path.exists() else {}
+        found = {}
+        for item in items:
+            digest = hashlib.sha256(item.path.read_bytes()).hexdigest()[:16]
+            key = f"{self.name} {digest} {item.nodeid}"
+            found[key] = kept[key] if key in kept else self.measured(item)
+        path.write_text(json.dumps(found))
+        everything = sorted(zip(found.values(), items, strict=True), key=lambda one: one[0][0])
+        rounds: dict[str, int] = {}
+        ordered = []
+        for (seconds, sites), item in everything:
+            name = item.nodeid.split("[")[0]
+            rounds[name] = rounds.get(name, -1) + 1
+            ordered.append((rounds[name], seconds, item, set(sites)))
+        return [one[1:] for one in sorted(ordered, key=lambda one: one[:2])]
+
+    def measured(self, item: pytest.Item) -> tuple[float, list[int]]:
+        """CPU seconds of a test and the sites it reaches, with no site broken."""
+        reached = (ctypes.c_ubyte * MOST_SITES)()
+        self.library.mutation_take_reached(reached)
+        began = time.process_time()
+        failed = red(item)
+        if failed:
+            say(f"{item.nodeid} fails without any mutant:\n{failed}\n")
+            raise pytest.UsageError(item.nodeid)
+        self.library.mutation_take_reached(reached)
+        return time.process_time() - began, [at for at, one in enumerate(reached) if one]
+
+    def judge(self, number: int, tests: list[tuple[float, pytest.Item]]) -> str:
+        """Runs the tests in a process of its own, where the site is broken."""
+        read, write = os.pipe()
+        child = os.fork()
+        if child == 0:
+            self.run_broken(number, tests, write)
+        os.close(write)
+        with os.fdopen(read, "rb") as pipe:
+            said = pipe.read().decode()
+        status = os.waitpid(child, 0)[1]
+        ran = said.split("\n")
+        if os.WIFSIGNALED(status):
+            what = "no end" if os.WTERMSIG(status) == 24 else f"signal {os.WTERMSIG(status)}"
+            return f"noticed by {ran[-1]}, {what}"
+        if os.WEXITSTATUS(status) != 0:
+            return f"noticed by {ran[-1]}"
+        return f"SURVIVED {len(tests)} tests"
+
+    def run_broken(self, number: int, tests: list[tuple[float, pytest.Item]], write: int) -> None:
+        """Never returns."""
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        self.library.mutation_break(number)
+        for place, (seconds, item) in enumerate(tests):
+            os.write(write, ("\n" if place else "").encode() + item.nodeid.encode())
+            used = resource.getrusage(resource.RUSAGE_SELF)
+            limit = used.ru_utime + used.ru_stime + max(LEAST_SECONDS, FACTOR * seconds)
+            resource.setrlimit(resource.RLIMIT_CPU, (int(limit) + 1, resource.RLIM_INFINITY))
+            if red(item):
+                os._exit(1)
+        os._exit(0)
 
 
-def say(verdict: str, mutant: Mutant) -> None:
-    change = f" -> {mutant.after.strip()}" if mutant.after else ""
-    where = f"{mutant.path.name}:{mutant.line + 1}"
-    sys.stdout.write(f"{verdict} {where}: {mutant.before.strip()}{change}\n")
-    sys.stdout.flush()
+def red(item: pytest.Item) -> str:
+    """What the test fails with."""
+    reports = runner.runtestprotocol(item, log=False, nextitem=None)
+    return "\n".join(str(one.longrepr) for one in reports if one.failed)
+
+
+def say(text: str) -> None:
+    sys.stderr.write(text)
+    sys.stderr.flush()
+
+
+def sum_up(sites: list[Site], record: Record) -> int:
+    verdicts = {site: record.verdicts[site.key] for site in sites if site.key in record.verdicts}
+    noticed = sum(verdict.startswith("noticed") for verdict in verdicts.values())
+    for site, verdict in verdicts.items():
+        if not verdict.startswith("noticed"):
+            say(f"{verdict}: {site.file}:{site.line}: {site.text} [{site.change}]\n")
+    share = noticed / max(1, len(verdicts))
+    say(f"{len(sites)} mutants, {len(verdicts)} run, {noticed} noticed: {share:.1%}\n")
+    return 0 if share >= 0.95 else 1
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kind", choices=["barriers", "bounds", "all"], default="all")
-    parser.add_argument("--share", type=float, default=1.0, help="of the mutants, drawn at random")
     parser.add_argument("--files", nargs="*", help="names of files in csrc/cuda; default: all")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--record", type=Path, default=COPY / "record.json")
+    parser.add_argument("--again", action="store_true", help="run the survivors again")
+    parser.add_argument("--list", action="store_true", help="only say what the record holds")
     arguments = parser.parse_args()
-    sources = (ROOT / "csrc" / "cuda").iterdir()
-    wanted = [path for path in sources if path.suffix in (".cu", ".h")]
-    paths = sorted(p for p in wanted if not arguments.files or p.name in arguments.files)
-    mutants = [mutant for path in paths for mutant in mutants_of(path, arguments.kind)]
-    count = max(1, round(arguments.share * len(mutants)))
-    mutants = sorted(random.Random(0).sample(mutants, count))
-    survivors = []
-    with tempfile.TemporaryDirectory() as folder:
-        for mutant in mutants:
-            noticed = is_noticed(mutant, Path(folder))
-            survivors += [] if noticed else [mutant]
-            say("noticed " if noticed else "SURVIVED", mutant)
-    caught = 1 - len(survivors) / len(mutants)
-    sys.stdout.write(f"{len(mutants)} mutants, {caught:.1%} noticed\n")
-    if arguments.json:
-        found = [mutant._replace(path=mutant.path.name)._asdict() for mutant in survivors]
-        arguments.json.write_text(json.dumps({"mutants": len(mutants), "survivors": found}))
-    return 0 if caught >= 0.95 else 1
+    sources = sorted(path for path in KERNELS.iterdir() if path.suffix in (".cu", ".h"))
+    places = [place for path in sources for place in sites_of(path)]
+    assert len(places) <= MOST_SITES, "kMostSites of mutation.h is too small"
+    record = Record(arguments.record)
+    wanted = {}
+    for number, (site, *_) in enumerate(places):
+        verdict = record.verdicts.get(site.key)
+        again = verdict is None or (arguments.again and not verdict.startswith("noticed"))
+        if again and (not arguments.files or site.file in arguments.files):
+            wanted[number] = site
+    if wanted and not arguments.list:
+        os.environ["CFSAE_CUDA_CSRC"] = str(write_copy(places))
+        library = building.build_mutants(Path(os.environ["CFSAE_CUDA_CSRC"]))
+        tests = [str(HERE / name) for name in TESTS]
+        flags = ["-o", "addopts=", *(f"-pno:{one}" for one in NOT_LOADED)]
+        code = pytest.main([*flags, *tests], plugins=[Check(library, wanted, record)])
+        if code != 0:
+            return int(code)
+    return sum_up([site for site, *_ in places], record)
 
 
 if __name__ == "__main__":
