@@ -109,8 +109,7 @@ __global__ void __launch_bounds__(kThreads, 8)
     for (int v = 0; v < kVector; ++v) {
       const float value = pick(values, v);
       const Key key = isnan(value) ? kNoKey : make_key(value, column + v);
-      unsigned hits = __ballot_sync(kAllLanes, key > best.floor);
-      hits = without_seen(scan, at.b, first + v, kVector, hits);
+      const unsigned hits = without_seen(scan, at.b, first + v, kVector, best.hits_of(key));
       best.offer(is_mine(hits) ? key : kNoKey);
     }
   }

@@ -93,8 +93,8 @@ __global__ void __launch_bounds__(kThreads)
   shared.next[t] = starts[int64_t{t} * gridDim.x + blockIdx.x];
   for (int w = 0; w < kWarps; ++w) shared.of_warp[w][t] = 0;
   __syncthreads();
-  const int64_t first = int64_t{blockIdx.x} * kTile;
-  for (int64_t round = first; round < first + kTile && round < n; round += kThreads) {
+  const int64_t first = int64_t{blockIdx.x} * kTile, end = least(first + kTile, n);
+  for (int64_t round = first; round < end; round += kThreads) {
     const int64_t j = round + t;
     const bool valid = j < n;
     const uint32_t key = valid ? keys[j] : 0;

@@ -12,13 +12,16 @@ struct Selector {
   int count;
   Key floor;
 
+  // Which lanes' keys could be among the best; the whole warp asks.
+  __device__ unsigned hits_of(Key key) const { return __ballot_sync(kAllLanes, key > floor); }
+
   // Lanes offer a key each (kNoKey: nothing); the whole warp calls it.
   __device__ void offer(Key key) {
-    unsigned hits = __ballot_sync(kAllLanes, key > floor);
+    unsigned hits = hits_of(key);
     if (hits == 0) return;
     if (count + kWarpSize > capacity) {
       cut();
-      hits = __ballot_sync(kAllLanes, key > floor);
+      hits = hits_of(key);
     }
     const int lane = threadIdx.x % kWarpSize;
     if ((hits >> lane & 1) != 0) keys[count + __popc(hits & ((1u << lane) - 1))] = key;

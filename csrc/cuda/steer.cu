@@ -29,7 +29,7 @@ __global__ void __launch_bounds__(kThreads)
 Status steer(const CodeView& code, const KnobsView& knobs, int64_t most_knobs, const CodeOut& out,
              const Execution& execution) {
   if (code.k + most_knobs > kMostSlots) return Status::kTooLarge;
-  const int n_slots = next_power_of_two(code.k + most_knobs);
+  const int n_slots = slots_of(code.k + most_knobs);
   return launch(steer_kernel, {code.n_rows, 1, kThreads, slots_bytes(n_slots)}, execution.stream,
                 code, knobs, out, n_slots);
 }

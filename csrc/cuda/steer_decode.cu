@@ -82,7 +82,7 @@ Status steer_decode(const Matrix& embedding, const CodeView& code, const KnobsVi
                     const StatsView& stats, DecodeMode mode, float* out,
                     const Execution& execution) {
   if (code.k + most_knobs > kMostSlots) return Status::kTooLarge;
-  const int n_slots = next_power_of_two(code.k + most_knobs);
+  const int n_slots = slots_of(code.k + most_knobs);
   const Injection in{embedding.data, code, knobs, dictionary, bias, stats, mode, out};
   return launch(
       steer_decode_kernel,

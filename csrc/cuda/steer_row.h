@@ -10,22 +10,23 @@ namespace cfsae::cuda {
 inline constexpr int64_t kMostSlots = 2048;  // k + knobs of a row: 57 KB of shared memory
 
 struct Slots {  // in dynamic shared memory; slot p is a latent where is_first says so
-  Key* keys;    // descending: the complement of (latent, place among code and knobs)
   double *before, *after;
   float* weights;  // free for the op
+  Key* keys;       // descending: the complement of (latent, place among code and knobs)
   int n;           // a power of two
 };
 
-inline int64_t slots_bytes(int n) { return n * int64_t{sizeof(Key) + 2 * sizeof(double) + 4}; }
+inline int slots_of(int64_t n) { return next_power_of_two(most<int64_t>(n, 2)); }  // keys align
+inline int64_t slots_bytes(int n) { return n * int64_t{2 * sizeof(double) + 4 + sizeof(Key)}; }
 
 __device__ inline Slots slots_in_shared(int n) {
   unsigned char* const memory = dynamic_shared();
   Slots slots;
   slots.n = n;
-  slots.keys = reinterpret_cast<Key*>(memory);
-  slots.before = reinterpret_cast<double*>(slots.keys + n);
+  slots.before = reinterpret_cast<double*>(memory);
   slots.after = slots.before + n;
   slots.weights = reinterpret_cast<float*>(slots.after + n);
+  slots.keys = reinterpret_cast<Key*>(slots.weights + n);
   return slots;
 }
 
@@ -97,7 +98,9 @@ __device__ inline double scale_slots(const CodeView& code, const KnobsView& knob
   return block_sum(total);
 }
 
-// Fills before and after at the first slot of every latent. Every thread of the block calls it.
+// Fills before and after at the first slot of every latent. Every thread of the block calls it, and
+// may read its own slots (threadIdx.x, + blockDim.x, ...) after it; a barrier shows those of
+// others.
 __device__ inline void steer_row(const CodeView& code, const KnobsView& knobs, int64_t b,
                                  const Slots& slots) {
   const int64_t first = knobs.offsets[knob_row(knobs, b)];
@@ -121,7 +124,6 @@ __device__ inline void steer_row(const CodeView& code, const KnobsView& knobs, i
                   [&](double weight) { after += weight; });
     slots.after[p] = isnan(after) ? 0.0 : after;
   }
-  __syncthreads();
 }
 
 }  // namespace cfsae::cuda

@@ -20,11 +20,13 @@ constexpr int64_t kWantedBlocks =
     264;  // two for each of 132 SMs; more splits than needed are harmless
 constexpr int64_t kMostSplits = 64;
 
+bool are_few(int64_t n_queries) { return n_queries <= kFewQueries; }
+
 // Few queries: many shares of the rows, so that every SM reads some of them.
 int64_t n_splits(int64_t n_queries, int64_t n_rows) {
   const int64_t row_tiles = divide_up(n_rows, kTileRows);
   int64_t splits = 2 * kWantedBlocks;
-  if (n_queries > kFewQueries) {
+  if (!are_few(n_queries)) {
     splits = least(kMostSplits, divide_up(kWantedBlocks, divide_up(n_queries, kManyQueries)));
   }
   return least(splits, row_tiles);
@@ -53,7 +55,7 @@ __device__ void select(const TopScan& scan, int64_t query, int64_t first_row, co
   for (int r = Warp::thread(); r < kTileRows; r += kWarpSize) {
     const float value = products[r] + shared.bias[r];
     Key key = value > scan.floor ? make_key(value, first_row + r) : kNoKey;
-    unsigned hits = __ballot_sync(kAllLanes, key > selector.floor);
+    const unsigned hits = selector.hits_of(key);
     if (hits == 0) continue;
     for (unsigned left = scan.seen_offsets == nullptr ? 0 : hits; left != 0; left &= left - 1) {
       const int lane = __ffs(static_cast<int>(left)) - 1;
@@ -186,7 +188,7 @@ Status scan_with(const TopScan& scan, const Plan& plan, void* stream) {
 }
 
 Status scan_fp32(const TopScan& scan, const Plan& plan, void* stream) {
-  return scan.queries.n_rows <= kFewQueries
+  return are_few(scan.queries.n_rows)
              ? scan_with<kFewQueries, Fp32Product<kFewQueries>>(scan, plan, stream)
              : scan_with<kManyQueries, Fp32Product<kManyQueries>>(scan, plan, stream);
 }
@@ -198,7 +200,7 @@ Status write(const Plan& plan, const TopScan& scan, const CodeOut& out, void* st
 
 // Tensor cores pay from a tile of queries on; few queries are bound by reading the rows once.
 bool uses_tensor_cores(Precision precision, int64_t n_queries, int64_t kept) {
-  return precision != Precision::kFp32 && n_queries > kFewQueries && kept <= kMostRescored;
+  return precision != Precision::kFp32 && !are_few(n_queries) && kept <= kMostRescored;
 }
 
 Status scan_exact(TopScan scan, const CodeOut& out, int64_t kept, Workspace& workspace,

@@ -26,7 +26,7 @@ COMMON = ["-std=c++17", "-fPIC", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pr
           f"-I{ROOT / 'csrc'}", f"-I{HERE}"]  # fmt: skip
 KERNELS = {
     "checked": ["-O1", "-fsanitize=thread", "--param", "tsan-instrument-func-entry-exit=0",
-                "-fsanitize=bounds", "-fno-aggressive-loop-optimizations"],
+                "-fsanitize=bounds-strict", "-fno-aggressive-loop-optimizations"],
     "asan": ["-O1", "-g", "-fsanitize=address"],
     "plain": ["-O2", "-DEMULATOR_UNCHECKED"],
 }  # fmt: skip

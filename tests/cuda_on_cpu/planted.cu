@@ -78,10 +78,19 @@ __global__ void static_overrun(float* out) {
   numbers.at[threadIdx.x + (out == nullptr ? 0 : 1)] = 1.0f;
 }
 
-__global__ void array_overrun(float* out) {  // of an array in registers
-  float own[3] = {1.0f, 2.0f, 3.0f};
+__global__ void overrun_behind_a_pointer(float* out) {  // of a static object: no array is in sight
+  float* const numbers = block_shared<Numbers>().at;
+  numbers[threadIdx.x + (out == nullptr ? 0 : 1)] = 1.0f;
+}
+
+struct Three {
+  float at[3];
+};
+
+__global__ void array_overrun(float* out) {  // of an array in registers, at the end of a struct
+  const Three own = {{1.0f, 2.0f, 3.0f}};
   float sum = 0.0f;
-  for (int i = 0; i < (out == nullptr ? 3 : 4); ++i) sum += own[i];
+  for (int i = 0; i < (out == nullptr ? 3 : 4); ++i) sum += own.at[i];
   out[threadIdx.x] = sum;
 }
 
@@ -130,6 +139,17 @@ __global__ void missing_barrier_after_wait(float* out) {
   out[t] = numbers[(t + 33) % kThreads];
 }
 
+__global__ void copy_over_copy(float* out) {
+  float* const numbers = reinterpret_cast<float*>(cfsae::cuda::dynamic_shared());
+  const int t = threadIdx.x;
+  for (int time = 0; time < 2; ++time) {
+    cfsae::cuda::copy_async(numbers + t, out + t, 4, false);
+    cfsae::cuda::commit_copies();
+  }
+  cfsae::cuda::wait_for_copies<0>();
+  out[t] = numbers[t];
+}
+
 __global__ void device_overrun(float* out) { out[threadIdx.x + 1] = 1.0f; }
 
 __global__ void misaligned_vector(float* out) {
@@ -175,6 +195,7 @@ const Planted kPlanted[] = {
     {"barrier_after_exit", barrier_after_exit, kThreads, 0},
     {"dynamic_overrun", dynamic_overrun, kThreads, kFloats},
     {"static_overrun", static_overrun, kThreads, 0},
+    {"overrun_behind_a_pointer", overrun_behind_a_pointer, kThreads, 0},
     {"array_overrun", array_overrun, kThreads, 0},
     {"unwritten_read", unwritten_read, kThreads, 0},
     {"wrong_mask", wrong_mask, kThreads, 0},
@@ -182,6 +203,7 @@ const Planted kPlanted[] = {
     {"absent_lane", absent_lane, kThreads, 0},
     {"missing_wait", missing_wait, kThreads, kFloats},
     {"missing_barrier_after_wait", missing_barrier_after_wait, kThreads, kFloats},
+    {"copy_over_copy", copy_over_copy, kThreads, kFloats},
     {"device_overrun", device_overrun, kThreads, 0},
     {"misaligned_vector", misaligned_vector, kThreads, 0},
     {"misaligned_tile", misaligned_tile, kThreads, kFloats},

@@ -13,7 +13,8 @@ from kernels import BF16, EXACT, FP32, TF32, StatusError
 
 from benchmarks.gpu import roofline
 from cfsae_fast import reference
-from cfsae_fast.ops.containers import Code, Knobs, Stats
+from cfsae_fast.inference import CFAENetwork, FoldedTables, SAENetwork
+from cfsae_fast.ops.containers import Code, Knobs, Rows, Stats
 
 NOTHING = c_void_p(None)
 
@@ -150,6 +151,82 @@ def test_what_is_exactly_zero_is_not_kept(device, batch, precision):
     assert (code.values[code.indices >= 0] > 0).all()
     assert (code.values[code.indices < 0] == 0).all()
     assert not (code.indices[code.indices >= 0] % 2 == 0).any()
+
+
+def test_a_folded_code_does_not_keep_what_is_exactly_zero(device):
+    """A latent whose value is 0 survives the tables, is computed, and is padding all the same."""
+    draw = Draw(5)
+    items, encoder = draw.normal(30, 6), draw.normal(40, 6)
+    encoder[::2] = 0.0
+    bias, centre = torch.where(torch.arange(40) % 2 == 0, 0.0, draw.normal(40)), draw.normal(6)
+    cfae = CFAENetwork("elsa", items.numpy(), items.numpy())
+    arrays = (encoder.numpy(), bias.numpy(), encoder.numpy(), centre.numpy())
+    side = FoldedTables.build(cfae, SAENetwork("topk", *arrays, 36, 36)).encode_side
+    rows = Rows(torch.tensor([0, 9, 20]), draw.integers(30, 20).to(torch.int32), draw.normal(20))
+    embedding = reference.encode_rows(rows, items)
+    device.begin(2)
+    got = kernels.folded_topk_encode(device, rows, side, embedding, encoder, bias, centre, 36)
+    device.begin(2)
+    want = kernels.topk_encode(device, embedding, encoder, bias, centre, 36)
+    assert torch.equal(got.code.indices, want.code.indices)
+    assert (got.code.indices >= 0).any()
+    assert not (got.code.indices[got.code.indices >= 0] % 2 == 0).any()
+
+
+def test_as_many_survivors_as_are_worth_rescoring(device):
+    """68 ties survive the tables, as many as may: one more and the dense scan answers. Latent 68,
+    which only a dense scan would find (no table knows of its bias), tells which one did."""
+    encoder = torch.ones(69, 4)
+    encoder[68] = -1.0
+    items, centre, bias = torch.ones(3, 4), torch.zeros(4), torch.zeros(69)
+    cfae = CFAENetwork("elsa", items.numpy(), items.numpy())
+    arrays = (encoder.numpy(), bias.numpy(), encoder.numpy(), centre.numpy())
+    sae = SAENetwork("topk", *arrays, 1, 1, standardize=False)
+    side = FoldedTables.build(cfae, sae).encode_side
+    rows = Rows(torch.tensor([0, 2]), torch.tensor([0, 1], dtype=torch.int32))
+    embedding = reference.encode_rows(rows, items)
+    bias[68] = 1e6
+    for k, latent in ((1, 0), (2, 0), (60, 0)):  # 4 k + 64 may survive
+        device.begin(3)
+        code = kernels.folded_topk_encode(device, rows, side, embedding, encoder, bias, centre, k,
+                                          standardize=False).code  # fmt: skip
+        assert code.indices[0, 0] == latent
+    encoder = torch.cat([encoder[:1], encoder])  # 69 ties
+    bias = torch.cat([bias[:1], bias])
+    arrays = (encoder.numpy(), torch.zeros(70).numpy(), encoder.numpy(), centre.numpy())
+    sae = SAENetwork("topk", *arrays, 1, 1, standardize=False)
+    side = FoldedTables.build(cfae, sae).encode_side
+    device.begin(3)
+    code = kernels.folded_topk_encode(device, rows, side, embedding, encoder, bias, centre, 1,
+                                      standardize=False).code  # fmt: skip
+    assert code.indices[0, 0] == 69
+
+
+def test_exact_rescores_up_to_512_latents_a_row(device):
+    draw = Draw(9)
+    embedding, encoder, zeros = draw.normal(17, 4), draw.normal(600, 4), draw.normal(600)
+    for k, count in ((512, 10), (513, 5)):  # beyond, the fp32 scan answers
+        found = launches(device, kernels.topk_encode, embedding, encoder, zeros, torch.zeros(4), k,
+                         precision=EXACT)  # fmt: skip
+        assert found == count
+
+
+def test_entries_behind_the_last_row_count_for_nothing(device):
+    draw = Draw(2)
+    rows = draw.rows(3, 9, 5)
+    longer = rows._replace(
+        items=torch.cat([rows.items, torch.tensor([4, 4, 7], dtype=torch.int32)]),
+        values=torch.cat([rows.values, torch.full((3,), 1e6)]),
+    )
+    weight, grad = draw.normal(9, 4), draw.normal(3, 4)
+    for given in (rows, longer):
+        device.begin(1)
+        got = kernels.encode_rows_backward(device, given, weight, grad)[0]
+        want = torch.zeros(9, 4)
+        owner = torch.repeat_interleave(torch.arange(3), rows.offsets.diff())
+        taken = slice(int(rows.offsets[0]), int(rows.offsets[-1]))
+        want.index_add_(0, rows.items[taken].long(), rows.values[taken, None] * grad[owner])
+        torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("precision", [FP32, EXACT])

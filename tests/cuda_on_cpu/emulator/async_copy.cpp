@@ -47,6 +47,9 @@ void copy_async(void* to, const void* from, size_t bytes, size_t zeros) {
   on_access(to, bytes, Kind::kWrite);  // from here on nobody else may touch it
   shared_memory().forget(to, bytes);
   Queue& q = queue();
+  for (const Copy& before : q.copies) {
+    if (before.to == to) Block::current->fail("cp.async to where another one is on its way");
+  }
   q.copies.push_back({static_cast<unsigned char*>(to), static_cast<const unsigned char*>(from),
                       bytes, zeros, q.group});
 }
