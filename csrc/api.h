@@ -71,6 +71,11 @@ Status encode_rows_backward(const RowsView& rows, const Matrix& weight, const Ma
                             float* grad_weight, float* grad_bias, float* grad_values,
                             const Execution& execution);
 
+// grad_weight (n_items, d) += what encode_rows_backward would make of it; only the rows of items
+// that occur are touched.
+Status add_item_grads(const RowsView& rows, const Matrix& grad, int64_t n_items,
+                      float* grad_weight, const Execution& execution);
+
 // The k largest strictly positive ((u - centre) @ encoder.T + bias) of each row, where
 // u = (embedding - mean) / std if mean and std are given (they are written), else the embedding.
 Status topk_encode(const Matrix& embedding, const Matrix& encoder, const float* bias,

@@ -21,6 +21,7 @@ from cfsae_fast.models.item_head import (
     within,
 )
 from cfsae_fast.ops import Rows
+from cfsae_fast.ops import tiles as engine
 from cfsae_fast.ops.tiles import cosine_tile_, cosine_tile_backward_
 
 # Scores that are kept for the backward pass instead of computed again: a quarter of a step's time.
@@ -46,54 +47,85 @@ def cosine_head(
     keeps from step to step: fresh memory costs as much as a pass over it.
     Source: Vancura et al. 2022, "Scalable Linear Shallow Autoencoder" (ELSA), eq. 4.
     """
-    width = tile_width(len(embedding), len(items), tile_elements)
-    norms = row_norms(targets.value, targets.row, len(embedding))
-    unit = targets.value / norms.clamp_min(torch.finfo(norms.dtype).tiny)[targets.row]
-    targets = targets._replace(value=unit)
-    spare = [] if spare is None else spare
-    return _CosineHead.apply(embedding, items, *inputs, targets, width, kept_bytes, spare)
+    head = CosineHead(targets, tile_elements=tile_elements, kept_bytes=kept_bytes, spare=spare)
+    return _CosineLoss.apply(embedding, items, *inputs, head)
 
 
-class _CosineHead(torch.autograd.Function):
+class _CosineLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, embedding, items, row, item, value, targets, width, kept_bytes, spare):
-        scores = _Scores(embedding, items, Entries(row, item, value), targets, spare)
-        keep = len(embedding) * len(items) * scores.dtype.itemsize <= kept_bytes
-        squares, dots = (torch.zeros_like(embedding[:, 0]) for _ in range(2))
-        ctx.kept = {}
-        for low, high in tiles(len(items), width):
-            y = scores.tile(low, high, squares, dots)
-            if keep:
-                ctx.kept[low] = y
-            else:
-                spare.append(y)
-        norm = squares.sqrt()
-        alive = (norm > 0).to(norm.dtype)
-        scale = alive / norm.clamp_min(torch.finfo(norm.dtype).tiny)
-        cosine = dots * scale
-        ctx.save_for_backward(embedding, items, scale, cosine, row, item, value, *targets)
-        ctx.width, ctx.dtype, ctx.spare = width, scores.dtype, spare
-        target_norm = row_norms(targets.value, targets.row, len(embedding))
-        return alive + target_norm.square() - 2 * cosine
+    def forward(ctx, embedding, items, row, item, value, head):
+        loss, ctx.head = head.forward(embedding, items, Entries(row, item, value)), head
+        ctx.save_for_backward(embedding, items, row, item, value)
+        return loss
 
     @staticmethod
     def backward(ctx, grad):
-        embedding, items, scale, cosine, *sparse = ctx.saved_tensors
-        inputs, targets = Entries(*sparse[:3]), Entries(*sparse[3:])
-        scores = _Scores(embedding, items, inputs, targets, ctx.spare, ctx.dtype)
+        embedding, items, *inputs = ctx.saved_tensors
+        found = ctx.head.backward(grad, embedding, items, Entries(*inputs))
+        to_embedding, to_items, to_inputs = found
+        return to_embedding, to_items, None, None, to_inputs, None
+
+
+class CosineHead:
+    """The two passes of `cosine_head` over one batch, for autograd functions to call."""
+
+    def __init__(
+        self,
+        targets: Entries,
+        *,
+        tile_elements: int = TILE_ELEMENTS,
+        kept_bytes: int = KEPT_BYTES,
+        spare: list[Tensor] | None = None,
+    ) -> None:
+        self.targets, self.tile_elements = targets, tile_elements
+        self.kept_bytes, self.spare = kept_bytes, [] if spare is None else spare
+        self._kept: dict[int, Tensor] = {}  # tiles of y, by their first item
+
+    def forward(self, embedding: Tensor, items: Tensor, inputs: Entries) -> Tensor:
+        """The loss per row (B,)."""
+        self.width = tile_width(len(embedding), len(items), self.tile_elements)
+        norms = row_norms(self.targets.value, self.targets.row, len(embedding))
+        tiny = torch.finfo(norms.dtype).tiny
+        unit = self.targets.value / norms.clamp_min(tiny)[self.targets.row]
+        self.targets = self.targets._replace(value=unit)
+        scores = _Scores(embedding, items, inputs, self.targets, self.spare)
+        self.dtype = scores.dtype
+        keep = len(embedding) * len(items) * scores.dtype.itemsize <= self.kept_bytes
+        squares, dots = (torch.zeros_like(embedding[:, 0]) for _ in range(2))
+        for low, high in tiles(len(items), self.width):
+            y = scores.tile(low, high, squares, dots)
+            if keep:
+                self._kept[low] = y
+            else:
+                self.spare.append(y)
+        norm = squares.sqrt()
+        alive = (norm > 0).to(norm.dtype)
+        self.scale = alive / norm.clamp_min(tiny)
+        self.cosine = dots * self.scale
+        target_norm = row_norms(unit, self.targets.row, len(embedding))
+        return alive + target_norm.square() - 2 * self.cosine
+
+    def backward(
+        self, grad: Tensor, embedding: Tensor, items: Tensor, inputs: Entries
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Gradients of embedding, items and inputs.value, from that of the loss per row."""
+        scores = _Scores(embedding, items, inputs, self.targets, self.spare, self.dtype)
         # d loss / d y = 2 / ||y|| * (cos * y / ||y|| - t), where y > 0
-        on_scores, on_targets = 2 * grad * cosine * scale.square(), -2 * grad * scale
+        on_scores, on_targets = (
+            2 * grad * self.cosine * self.scale.square(),
+            -2 * grad * self.scale,
+        )
         to_embedding, to_items = torch.zeros_like(embedding), torch.empty_like(items)
         to_inputs = torch.zeros_like(inputs.value)
-        for low, high in tiles(len(items), ctx.width):
-            y = ctx.kept.pop(low, None)  # slopes take its place: a second backward computes again
+        for low, high in tiles(len(items), self.width):
+            y = self._kept.pop(low, None)  # slopes take its place: a second pass computes again
             if y is None:
                 y = scores.tile(low, high)
             slope = scores.slopes(y, low, high, on_scores, on_targets, to_inputs)
             to_embedding += torch.mm(slope, scores.items[low:high])
             to_items[low:high] = torch.mm(slope.T, scores.embedding)
-            ctx.spare.append(y)
-        return to_embedding, to_items, None, None, to_inputs, None, None, None, None
+            self.spare.append(y)
+        return to_embedding, to_items, to_inputs
 
 
 class _Scores:
@@ -168,6 +200,18 @@ class _Scores:
         own = slope[self.inputs.row[here], self.inputs.item[here] - low]
         to_inputs[here] = -own.to(to_inputs.dtype)
         return slope
+
+
+def add_item_grads_(rows: Rows, items: Tensor, grad: Tensor, to_items: Tensor) -> None:
+    """to_items (I, d) += the gradient that grad (B, d) of `encode_rows(rows, items)` sends back."""
+    on_cpu = to_items.device.type == "cpu" and to_items.dtype == torch.float32
+    if on_cpu and grad.is_contiguous():
+        arrays = (None if one is None else one.contiguous().numpy() for one in rows)
+        engine.add_item_grads_(Rows(*arrays), grad.numpy(), to_items.numpy())
+        return
+    offsets, at, values = rows
+    wanted = [True, False, False]
+    to_items += torch.ops.cfsae.encode_rows_backward(offsets, at, values, items, grad, wanted, 0)[0]
 
 
 def _rows(embedding: Tensor, sparse: Entries) -> Rows | None:

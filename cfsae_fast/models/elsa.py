@@ -13,7 +13,7 @@ from cfsae_fast import ops
 from cfsae_fast.config import CFAEConfig
 from cfsae_fast.inference import CFAENetwork
 from cfsae_fast.models.cfae import CFAE, thin, to_numpy
-from cfsae_fast.models.cosine_head import cosine_head
+from cfsae_fast.models.cosine_head import CosineHead, add_item_grads_
 from cfsae_fast.models.item_head import entries
 from cfsae_fast.models.unit_rows import normalize_rows_, project_gradient_, random_directions
 from cfsae_fast.ops.containers import Rows
@@ -56,11 +56,8 @@ class ELSA(CFAE):
         self, rows: Rows, *, generator: torch.Generator, step: int
     ) -> tuple[Tensor, dict[str, Tensor]]:
         inputs = thin(rows, self.config.input_dropout, generator) if self.training else rows
-        items, own = self.items, entries(inputs)
-        if self.log_lengths is not None:
-            own = own._replace(value=own.value * self._lengths()[own.item, 0].square())
-        embedding = ops.encode_rows(inputs, items)
-        loss = cosine_head(embedding, items, own, entries(rows), spare=self._spare).mean()
+        head = CosineHead(entries(rows), spare=self._spare)
+        loss = _Loss.apply(self.directions, self.log_lengths, inputs, head).mean()
         return loss, {"loss": loss.detach()}
 
     def before_step(self) -> None:
@@ -75,3 +72,35 @@ class ELSA(CFAE):
 
     def _lengths(self) -> Tensor:
         return torch.exp(LENGTH_PACE * self.log_lengths)[:, None]
+
+
+class _Loss(torch.autograd.Function):
+    """ELSA's loss per row (B,) from its parameters. Both ends of the model and the lengths leave
+    their gradient in one array: A is large, and each array of its size costs a pass over memory."""
+
+    @staticmethod
+    def forward(ctx, directions, log_lengths, inputs, head):
+        items, own = directions, entries(inputs)
+        if log_lengths is not None:
+            lengths = torch.exp(LENGTH_PACE * log_lengths)
+            items = lengths[:, None] * directions
+            own = own._replace(value=own.value * lengths[own.item].square())
+        embedding = ops.encode_rows(inputs, items)
+        ctx.save_for_backward(directions, log_lengths, embedding)
+        ctx.inputs, ctx.head, ctx.own = inputs, head, own
+        ctx.items = None if items is directions else items
+        return head.forward(embedding, items, own)
+
+    @staticmethod
+    def backward(ctx, grad):
+        directions, log_lengths, embedding = ctx.saved_tensors
+        own, items = ctx.own, directions if ctx.items is None else ctx.items
+        to_embedding, to_items, to_own = ctx.head.backward(grad, embedding, items, own)
+        add_item_grads_(ctx.inputs, items, to_embedding, to_items)
+        if log_lengths is None:
+            return to_items, None, None, None
+        # item = length * direction, and own value = value * length^2
+        lengths = torch.exp(LENGTH_PACE * log_lengths)
+        to_lengths = torch.bmm(to_items.unsqueeze(1), directions.unsqueeze(2)).flatten()
+        to_lengths.index_add_(0, own.item, 2 * to_own * own.value / lengths[own.item])
+        return to_items.mul_(lengths[:, None]), LENGTH_PACE * lengths * to_lengths, None, None

@@ -63,3 +63,11 @@ def cosine_tile_backward_(
 def tangent_rows_(rows: Array, grad: Array, *, threads: int = 0) -> None:
     """grad_r -= (grad_r . row_r) row_r in place: (n, d) float32 each, rows of length 1."""
     _C.tangent_rows(rows, grad, *execution(threads))
+
+
+def add_item_grads_(rows: Rows, grad: Array, grad_weight: Array, *, threads: int = 0) -> None:
+    """grad_weight (I, d) += the gradient that encode_rows of `rows` sends to its weight, in place.
+
+    grad (B, d). Only the rows of items that occur are touched.
+    """
+    _C.add_item_grads(tuple(rows), grad, grad_weight, *execution(threads))

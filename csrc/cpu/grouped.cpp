@@ -8,6 +8,15 @@
 namespace cfsae::cpu {
 
 void Grouped::gather(const Matrix& table, float* out, const Execution& execution) const {
+  gather(table, false, out, execution);
+}
+
+void Grouped::add(const Matrix& table, float* out, const Execution& execution) const {
+  gather(table, true, out, execution);
+}
+
+void Grouped::gather(const Matrix& table, bool onto, float* out,
+                     const Execution& execution) const {
   constexpr int64_t kTargetsPerTask = 64;
   const Kernels& k = kernels(execution.isa);
   const int64_t touched = static_cast<int64_t>(rows_.size());
@@ -17,7 +26,7 @@ void Grouped::gather(const Matrix& table, float* out, const Execution& execution
     const int64_t last = std::min(n_targets(), (task + 1) * kTargetsPerTask);
     for (int64_t t = task * kTargetsPerTask; t < last; ++t) {
       float* const sum = out + t * table.dim;
-      std::fill_n(sum, table.dim, 0.0f);
+      if (!onto) std::fill_n(sum, table.dim, 0.0f);
       k.gather_sum(table.data, table.dim, table.dim, rows_.data() + starts_[t],
                    weights_.data() + starts_[t], starts_[t + 1] - starts_[t], sum);
     }

@@ -39,10 +39,14 @@ class Grouped {
   // out[t] = sum over the entries of target t of weight * table[row]; zero where there are none.
   void gather(const Matrix& table, float* out, const Execution& execution) const;
 
+  // out[t] += the same; targets without entries are not read.
+  void add(const Matrix& table, float* out, const Execution& execution) const;
+
   // out[t] = sum of the weights of target t.
   void weight_sums(float* out) const;
 
  private:
+  void gather(const Matrix& table, bool onto, float* out, const Execution& execution) const;
   int64_t n_targets() const { return static_cast<int64_t>(starts_.size()) - 1; }
 
   std::vector<int64_t> starts_;

@@ -57,12 +57,24 @@ void tangent_rows(Handle rows, Handle grad, int threads, const std::string& isa)
   run([&] { return cpu::tangent_rows(of, to, how); });
 }
 
+void add_item_grads(const py::tuple& rows, Handle grad, Handle grad_weight, int threads,
+                    const std::string& isa) {
+  if (rows.size() != 3) bad_value("rows must be (offsets, items, values)");
+  const Matrix from = matrix(grad, "grad");
+  const int64_t n_items = size_of(grad_weight, "grad_weight", 0);
+  float* const to = borrow_out<float>(grad_weight, "grad_weight", {n_items, from.dim});
+  const RowsView view = rows_view("rows", rows[0], rows[1], rows[2], n_items, from.n_rows);
+  const Execution how = execution(threads, isa);
+  run([&] { return cpu::add_item_grads(view, from, n_items, to, how); });
+}
+
 }  // namespace
 
 void add_training(py::module_& m) {
   m.def("cosine_tile", cosine_tile);
   m.def("cosine_tile_backward", cosine_tile_backward);
   m.def("tangent_rows", tangent_rows);
+  m.def("add_item_grads", add_item_grads);
 }
 
 }  // namespace cfsae::door

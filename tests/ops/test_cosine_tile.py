@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from op_cases import make_rows, seeds
 
 from cfsae_fast.ops import Rows
-from cfsae_fast.ops.tiles import cosine_tile_, cosine_tile_backward_
+from cfsae_fast.ops.tiles import add_item_grads_, cosine_tile_, cosine_tile_backward_
 
 
 def dense(rows, n, n_items):
@@ -100,3 +100,28 @@ def test_scores_of_another_type_are_refused(rng):
     sums = np.zeros(2, np.float32), np.zeros(2, np.float32)
     with pytest.raises(TypeError, match="scores must be float32"):
         cosine_tile_(np.zeros((2, 4)), rows, rows, *sums, first_item=0, n_items=4)
+
+
+@given(seeds, st.integers(0, 9), st.integers(1, 30), st.integers(1, 20), st.booleans())
+def test_item_gradients_add_up_onto_what_is_there(seed, n, n_items, d, values):
+    rng = np.random.default_rng(seed)
+    rows = make_rows(rng, n, n_items, values=values)
+    grad = rng.standard_normal((n, d)).astype(np.float32)
+    there = rng.standard_normal((n_items, d)).astype(np.float32)
+    want = there.astype(np.float64)
+    for b in range(n):
+        for at in range(rows.offsets[b], rows.offsets[b + 1]):
+            want[rows.items[at]] += grad[b] * (rows.values[at] if values else 1)
+    got = there.copy()
+    add_item_grads_(rows, grad, got)
+    np.testing.assert_allclose(got, want, atol=1e-4)
+    untouched = np.setdiff1d(np.arange(n_items), rows.items[rows.offsets[0] : rows.offsets[-1]])
+    np.testing.assert_array_equal(got[untouched], there[untouched])
+
+
+def test_item_gradients_of_items_that_are_not_there_are_refused(rng):
+    rows, grad = make_rows(rng, 3, 50), np.zeros((3, 4), np.float32)
+    with pytest.raises(ValueError, match="rows.items"):
+        add_item_grads_(rows._replace(items=rows.items + 40), grad, np.zeros((30, 4), np.float32))
+    with pytest.raises(ValueError, match="grad_weight must"):
+        add_item_grads_(rows, grad, np.zeros((50, 5), np.float32))
