@@ -5,6 +5,7 @@ no client names a file or a model.
 """
 
 import contextlib
+import itertools
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +19,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from cfsae_fast._version import __version__
 from cfsae_fast.recommender import Recommendations, SteerableRecommender
+from cfsae_fast.recommender.fitted import Fitted
 from cfsae_fast.serving import bodies
 from cfsae_fast.serving.guards import Guards, Meters
 from cfsae_fast.serving.limits import Busy, Gate, Limits
@@ -59,7 +61,7 @@ def make_app(
     app.add_middleware(Guards, **guards, meters=meters, paths=PATHS)
     _translate_errors(app)
     _serve_recommendations(app, recommender, limits, gate)
-    _serve_catalogue(app, recommender)
+    _serve_catalogue(app, recommender, gate)
 
     @app.get("/docs", response_class=HTMLResponse, include_in_schema=False)
     async def docs() -> HTMLResponse:
@@ -135,8 +137,23 @@ def _entries(recommender: SteerableRecommender, found: Recommendations) -> list[
     ]
 
 
-def _serve_catalogue(app: FastAPI, recommender: SteerableRecommender) -> None:
+class _Names:
+    """Titles (or ids, where there are none) in lower case, made once."""
+
+    def __init__(self, fitted: Fitted) -> None:
+        shown = fitted.item_ids.values if fitted.titles is None else fitted.titles
+        self.lower = [str(name).lower() for name in shown]
+
+    def positions(self, search: str, offset: int, limit: int) -> list[int]:
+        """Those whose name holds `search`, from the offset-th on, at most `limit`."""
+        words = search.lower()
+        found = (at for at, name in enumerate(self.lower) if words in name)
+        return list(itertools.islice(found, offset, offset + limit))
+
+
+def _serve_catalogue(app: FastAPI, recommender: SteerableRecommender, gate: Gate) -> None:
     fitted = recommender.fitted
+    names = _Names(fitted)
     limit_query = Query(ge=1, le=1000)
 
     @app.get("/concepts", response_model=list[bodies.ConceptEntry], responses=REFUSALS)
@@ -159,15 +176,11 @@ def _serve_catalogue(app: FastAPI, recommender: SteerableRecommender) -> None:
         offset: Annotated[int, Query(ge=0, le=2**31)] = 0,
     ) -> list[dict]:
         """Items of the catalogue whose title (or id, where there are no titles) holds `search`."""
-        ids, titles = fitted.item_ids.values, fitted.titles
-        shown = ids.astype(str) if titles is None else np.asarray(titles, dtype=str)
-        at = np.arange(len(ids))
-        if search is not None:
-            at = np.flatnonzero(np.char.find(np.char.lower(shown), search.lower()) >= 0)
-        return [
-            {"item": ids[one].item(), "title": fitted.title(int(one))}
-            for one in at[offset : offset + limit]
-        ]
+        found = range(offset, min(offset + limit, len(fitted.item_ids)))
+        if search is not None:  # a pass over the catalogue: not on the loop that serves all
+            found = await gate.run(lambda: names.positions(search, offset, limit))
+        ids = fitted.item_ids.values
+        return [{"item": ids[one].item(), "title": fitted.title(one)} for one in found]
 
     @app.get("/healthz", response_model=bodies.Health)
     async def healthz() -> dict[str, Any]:

@@ -90,6 +90,12 @@ def test_concepts_and_items(client):
     assert found["latents"] == [3, 10]
     found = client.get("/items", params={"search": "I8", "limit": 3, "offset": 1}).json()
     assert [one["item"] for one in found] == ["i80", "i81", "i82"]
+    every = client.get("/items", params={"limit": 1000}).json()
+    assert [one["item"] for one in every] == [f"i{at}" for at in range(90)]
+    assert client.get("/items", params={"offset": 89, "limit": 5}).json() == every[89:]
+    assert client.get("/items", params={"offset": 2**31}).json() == []
+    assert client.get("/items", params={"search": "i8", "offset": 2**31}).json() == []
+    assert client.get("/items", params={"search": "\0"}).json() == []
     assert client.get("/items", params={"limit": 0}).status_code == 422
 
 
