@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -71,6 +72,23 @@ def test_a_wrong_answer_ends_it_untimed(library, monkeypatch, capsys):
     assert "WRONG (seed 5)" in said
     assert "sparse_decode: off by" in said
     assert "timed" not in said
+
+
+def test_it_needs_torch_numpy_and_pybind11_alone():
+    script = """
+import sys
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("safetensors", "scipy", "polars", "rich", "click", "pytest"):
+            raise ImportError(name)
+sys.meta_path.insert(0, Missing())
+import benchmarks.gpu.__main__, benchmarks.record
+from benchmarks.gpu import building, calls, checks, inputs
+import torch
+inputs.draw(inputs.Shape(2, 20, 4, 12, 3, 4, 3, 3), torch.device("cpu"), 1)
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_results_start_poisoned():

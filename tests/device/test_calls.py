@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from folded_model import Model
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -47,6 +48,19 @@ def test_a_launch_goes_to_the_tensors_device_and_the_one_before_comes_back(kerne
     assert kernels.current_device() == 0
     with pytest.raises(RuntimeError, match="adam could not be launched"):
         kernels.adam(array, array, array, array, 0.1, 0.9, 0.9, 1e-8, 0.0, 1, kernels.Queue(2, 0))
+
+
+def test_an_op_goes_to_the_current_stream_of_its_tensors_device(monkeypatch):
+    said = []
+    queue = SimpleNamespace(Queue=lambda index, stream: (index, stream), op=said.append)
+    monkeypatch.setattr(device, "_kernels", lambda: queue)
+    streams = {"cuda:1": 77, "cuda:0": 78}
+    monkeypatch.setattr(torch.cuda, "current_stream",
+                        lambda of: SimpleNamespace(cuda_stream=streams[str(of)]))  # fmt: skip
+    with FakeTensorMode():
+        for name in streams:
+            device._Call(torch.empty(3, device=name), "x").run("op")
+    assert said == [(1, 77), (0, 78)]
 
 
 def test_a_failed_launch_and_exhausted_memory_are_exceptions_and_the_next_call_works(
@@ -197,6 +211,9 @@ class NothingWaits(TorchDispatchMode):
 
 def test_what_a_graph_records_never_waits(emulated, draw, monkeypatch):
     """Every op, forward and backward, with its knobs on the device, as inside a capture."""
+    folded = Model(2)
+    summed = folded.embedding()
+    told_of = ops.topk_encode(summed, *folded.encoding)
     monkeypatch.setattr(device_checks, "capturing", lambda: True)
     embedding, encoder, bias, centre, k = encode_arguments(draw)
     rows = Rows(torch.tensor([0, 2, 3]), torch.tensor([0, 3, 1], dtype=torch.int32))
@@ -212,6 +229,10 @@ def test_what_a_graph_records_never_waits(emulated, draw, monkeypatch):
         device.sparse_decode_backward(code, encoder, centre, stats, told, **all_of)
         moved = device.steer_decode(embedding, code, knobs, encoder, None, stats, mode="residual")
         found = device.recommend(moved, encoder, 4, seen=seen)
+        device.folded_topk_encode(folded.rows, folded.encode_side, summed, *folded.encoding)
+        device.folded_recommend(*told_of, folded.decode_side, summed, folded.items, 4,
+                                seen=folded.seen)  # fmt: skip
+        device.folded_scores(told_of.code, folded.decode_side.table)
         with pytest.raises(RuntimeError, match="steer must know .* call steer_decode"):
             device.steer(code, knobs, n_latents=60)
     monkeypatch.undo()
