@@ -4,7 +4,9 @@ Station: history -> code, and code -> scores, each as a gather-sum.
 
 Memory: I * L bytes per table and 8 bytes per row and column. ELSA has both tables. A factor model,
 whose encoder solves a ridge regression, has that of the scores alone; MultVAE and MultDAE, which
-have layers on both sides, have none. Where there is no table, the dense path serves that end.
+have layers on both sides, have none: a table of the decoder's first layer would save 0.9 of 12 ms
+of a request (I 40,857, d 1024), whose time is the last layer's, and its tanh lets no bound through
+that keeps answers equal to the bit. Where there is no table, the dense path serves that end.
 """
 
 from __future__ import annotations
