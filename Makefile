@@ -55,7 +55,7 @@ test: setup-dev $(VENV)/.beside
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not gpu"
 
 fuzz: setup-dev
-	CFSAE_FUZZ_SECONDS=600 $(BIN)/python -m pytest tests/export/test_fuzz.py --timeout=900
+	CFSAE_FUZZ_SECONDS=600 $(BIN)/python -m pytest tests/export/test_fuzz.py
 
 # exports 2.5 GB of weights and asks them; needs 12 GB of memory, 6 GB of disk and some minutes
 large: setup-dev

@@ -38,7 +38,7 @@ def sanitizers() -> list[str] | None:
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(900),  # the library is built first
+    pytest.mark.timeout(1500),  # the library is built first
     pytest.mark.skipif(sanitizers() is None, reason="g++ with AddressSanitizer is not installed"),
 ]
 
