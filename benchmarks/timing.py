@@ -11,7 +11,6 @@ import numpy as np
 
 from cfsae_fast import ops
 
-
 SETTLE = 0.25  # seconds
 
 
