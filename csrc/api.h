@@ -73,8 +73,8 @@ Status encode_rows_backward(const RowsView& rows, const Matrix& weight, const Ma
 
 // grad_weight (n_items, d) += what encode_rows_backward would make of it; only the rows of items
 // that occur are touched.
-Status add_item_grads(const RowsView& rows, const Matrix& grad, int64_t n_items,
-                      float* grad_weight, const Execution& execution);
+Status add_item_grads(const RowsView& rows, const Matrix& grad, int64_t n_items, float* grad_weight,
+                      const Execution& execution);
 
 // The k largest strictly positive ((u - centre) @ encoder.T + bias) of each row, where
 // u = (embedding - mean) / std if mean and std are given (they are written), else the embedding.

@@ -75,8 +75,8 @@ Status encode_rows_backward(const RowsView& rows, const Matrix& weight, const Ma
   });
 }
 
-Status add_item_grads(const RowsView& rows, const Matrix& grad, int64_t n_items,
-                      float* grad_weight, const Execution& execution) {
+Status add_item_grads(const RowsView& rows, const Matrix& grad, int64_t n_items, float* grad_weight,
+                      const Execution& execution) {
   return guarded([&] { group_by_item(rows, n_items).add(grad, grad_weight, execution); });
 }
 

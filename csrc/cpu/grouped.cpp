@@ -15,8 +15,7 @@ void Grouped::add(const Matrix& table, float* out, const Execution& execution) c
   gather(table, true, out, execution);
 }
 
-void Grouped::gather(const Matrix& table, bool onto, float* out,
-                     const Execution& execution) const {
+void Grouped::gather(const Matrix& table, bool onto, float* out, const Execution& execution) const {
   constexpr int64_t kTargetsPerTask = 64;
   const Kernels& k = kernels(execution.isa);
   const int64_t touched = static_cast<int64_t>(rows_.size());
