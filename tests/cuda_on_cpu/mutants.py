@@ -1,6 +1,6 @@
 """Mutation check of the kernels: break one place at a time and ask whether a test notices.
 
-    python tests/cuda_on_cpu/mutants.py [--files top_scan.cu ...] [--record FILE] [--again] [--list]
+    python tests/cuda_on_cpu/mutants.py [--files top_scan.cu ...] [--again] [--equivalents] [--list]
 
 Barriers, warp syncs, waits and commits of copies are taken out; of each bound `<` becomes `<=`,
 `<=` becomes `<`, and so for `>`. All mutants are one build (mutation.h). Every test runs once
@@ -9,7 +9,8 @@ something else. Then each mutant runs in a process of its own against the tests 
 and unlike ones first, to the first failure. A crash, a report of the emulator and a test that takes
 ten times as long count as noticed. What the record holds is not run again, unless its file has
 changed; with --again the survivors are, which a change of the tests asks for.
-equivalent_mutants.json says of each mutant that nothing can notice why that is so.
+equivalent_mutants.json says of each mutant that nothing can notice why that is so; these are run
+with --equivalents alone.
 """
 
 from __future__ import annotations
@@ -253,14 +254,17 @@ def main() -> int:
     parser.add_argument("--files", nargs="*", help="names of files in csrc/cuda; default: all")
     parser.add_argument("--record", type=Path, default=COPY / "record.json")
     parser.add_argument("--again", action="store_true", help="run the survivors again")
+    parser.add_argument("--equivalents", action="store_true", help="run those as well")
     parser.add_argument("--list", action="store_true", help="only say what the record holds")
     arguments = parser.parse_args()
     places = all_sites()
-    record = Record(arguments.record)
-    wanted = {}
+    record, wanted = Record(arguments.record), {}
+    if not arguments.equivalents:
+        reasons = equivalents()
+        record.verdicts |= {s.key: "equivalent" for s, *_ in places if s.key in reasons}
     for number, (site, *_) in enumerate(places):
         verdict = record.verdicts.get(site.key)
-        again = verdict is None or (arguments.again and not verdict.startswith("noticed"))
+        again = verdict is None or (arguments.again and verdict.startswith("SURVIVED"))
         if again and (not arguments.files or site.file in arguments.files):
             wanted[number] = site
     if wanted and not arguments.list:
