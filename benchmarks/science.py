@@ -20,7 +20,6 @@ from benchmarks.record import arguments, finish, row
 from cfsae_fast.evaluation import experiments
 from cfsae_fast.evaluation.experiments.steering import OURS, PAPER
 
-ALL = tuple(sorted(experiments.EXPERIMENTS))
 PLANTED = "planted"  # among --data
 
 
@@ -123,7 +122,9 @@ def main() -> None:
     parser.add_argument("--k", nargs="*", type=int, default=[16, 32])
     parser.add_argument("--seeds", nargs="*", type=int, default=[42, 43, 44, 45, 46])
     parser.add_argument("--epochs", type=int, help="of the SAE (default: the library's)")
-    parser.add_argument("--experiments", nargs="*", choices=ALL, default=ALL)
+    parser.add_argument(
+        "--experiments", nargs="*", choices=experiments.ALL, default=experiments.ALL
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/science"))
     options = parser.parse_args()
     folder = options.out / "quick" if options.quick else options.out

@@ -32,12 +32,14 @@ def experiment(
 ) -> None:
     """Train and judge a grid of models; a run that was killed goes on where it stopped.
 
+    users is a picture of users before and after a boost (extra "umap"), and no part of all.
+
     Grids by name: ml-25m-elsa, ml-25m-multvae, msd-elsa and msd-multvae as published, each also
     with -basic (L1 in place of TopK) and -labelled (the models that were named and steered); shared
     (the data sets of CFSAE_DATA_DIR), planted (made-up catalogues), quick. Leaves results.json,
     results.parquet and report.html in --out.
     """
-    chosen = tuple(sorted(rooms.EXPERIMENTS)) if which == "all" else (which,)
+    chosen = rooms.ALL if which == "all" else (which,)
     if not no_report:
         report.check()  # before hours of training, not after
     options = {"workers": workers, "say": note, "progress": err.is_terminal}

@@ -21,7 +21,8 @@ _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:70em;margin:2em auto;padding:0 1em;color:#222}
 h1,h2,h3{line-height:1.2} table{border-collapse:collapse;margin:1em 0;font-size:14px}
 td,th{padding:.2em .7em;border-bottom:1px solid #ddd;text-align:right}
-td:first-child,th:first-child{text-align:left} pre{background:#f4f4f4;padding:.7em;overflow:auto}
+td{white-space:nowrap} td:first-child,th:first-child{text-align:left}
+td:first-child{white-space:normal} pre{background:#f4f4f4;padding:.7em;overflow:auto}
 .cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(21em,1fr));gap:1em}
 .card{border:1px solid #ccc;border-radius:6px;padding:.8em;font-size:13px}
 .card h3{margin:0} .weak{color:#a60} .no{color:#a00} .reliable{color:#060}
@@ -51,6 +52,7 @@ def write(jobs: list[dict[str, Any]], folder: Path, *, command: str) -> Path:
     parts += _reconstruction(jobs, figures)
     parts += _steering(jobs, figures)
     parts += _interpretability(jobs)
+    parts += _users(jobs, figures)
     path = folder / "report.html"
     body = "\n".join(parts)
     path.write_text(
@@ -93,9 +95,10 @@ def _kept(axes: Any, found: list) -> None:
         ks = sorted(by_k)
         style = {"reconstruct": "-o", "refined_5": "--s", "pursued": ":^"}[name.split()[-1]]
         axes.plot(ks, [sum(by_k[k]) / len(by_k[k]) for k in ks], style, label=name, markersize=4)
+    axes.set_xticks(sorted({k for points in lines.values() for k, _ in points}))
     axes.set_xlabel("k, latents per user")
     axes.set_ylabel("share of nDCG@20 kept")
-    axes.legend(fontsize=6, loc="center left", bbox_to_anchor=(1, 0.5))
+    axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 def _steering(jobs: list[dict[str, Any]], figures: Path) -> Iterator[str]:
@@ -110,6 +113,7 @@ def _steering(jobs: list[dict[str, Any]], figures: Path) -> Iterator[str]:
             yield f"<h3>{escape(title)}</h3>"
             picture = figures / f"steer-{at}-{protocol}"
             yield _figure(lambda axes, one=one: _curves(axes, one), picture)
+            _csv(picture.with_suffix(".csv"), list(_points(one)))
             head = ["way", "hypervolume", "95 % of users", "over the paper's", "area",
                     "personal lost where segment doubles"]  # fmt: skip
             yield _table(head, [_way(name, way) for name, way in one["ways"].items()])
@@ -127,6 +131,15 @@ def _way(name: str, way: dict[str, Any]) -> list[str]:
     ]
 
 
+def _points(one: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The curves as a table: one row per way and strength, all metrics that have as many values."""
+    for name, way in one["ways"].items():
+        size = len(way["strengths"])
+        columns = {key: v for key, v in way.items() if isinstance(v, list) and len(v) == size}
+        for at in range(size):
+            yield {"way": name, **{key: values[at] for key, values in columns.items()}}
+
+
 def _curves(axes: Any, one: dict[str, Any]) -> None:
     for name, way in one["ways"].items():
         axes.errorbar(
@@ -142,7 +155,7 @@ def _curves(axes: Any, one: dict[str, Any]) -> None:
         )
     axes.set_xlabel("nDCG@20 of the wished concept (segment)")
     axes.set_ylabel("nDCG@20 of what the user did next (personal)")
-    axes.legend(fontsize=6, loc="center left", bbox_to_anchor=(1, 0.5))
+    axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 def _interpretability(jobs: list[dict[str, Any]]) -> Iterator[str]:
@@ -157,10 +170,47 @@ def _interpretability(jobs: list[dict[str, Any]]) -> Iterator[str]:
     head = ["model", "concepts", "reading AUC", "shuffled", "knob AUC", "stated", "ECE",
             "intruder (chance 0.2)", "share under boost, times random"]  # fmt: skip
     yield _table(head, [_trust(job, one) for job, one in found])
+    planted = [[_name(job), *_planted(one["planted"])] for job, one in found if "planted" in one]
+    if planted:
+        yield "<h3>Planted concepts: correlation of latents with users' planted preferences</h3>"
+        yield _table(["model", "best latent", "with its splits", "distinct", "what the dense "
+                      "embedding tells", "what can be known at all"], planted)  # fmt: skip
     for job, one in found[:1]:
         yield f"<h3>Latent cards: {escape(_name(job))}</h3><div class=cards>"
         yield from map(_card, one.get("cards", []))
         yield "</div>"
+
+
+def _planted(one: dict[str, Any]) -> list[str]:
+    limits = one["limits"]
+    return [
+        _number(one["best_latent"]),
+        _number(one["with_splits"]),
+        f"{one['distinct_latents']} of {one['concepts']}",
+        _number(limits["embedding"]),
+        _number(limits.get("posterior")),
+    ]
+
+
+def _users(jobs: list[dict[str, Any]], figures: Path) -> Iterator[str]:
+    found = [(job, job["results"]["users"]) for job in jobs if _has(job, "users")]
+    if found:
+        yield "<h2>Users before and after a boost, by UMAP</h2>"
+    for at, (job, one) in enumerate(found):
+        yield f"<h3>{escape(_name(job))}, boost {one['alpha']:g}</h3>"
+        yield _figure(lambda axes, one=one: _plane(axes, one), figures / f"users-{at}")
+        rows = [[name, _percent(value)] for name, value in one["spread"].items()]
+        yield _table(["boosted", "spread of the users' embeddings that is left"], rows)
+
+
+def _plane(axes: Any, one: dict[str, Any]) -> None:
+    axes.scatter(*zip(*one["ground"], strict=True), s=2, color="#ccc", label="training users")
+    axes.scatter(*zip(*one["before"], strict=True), s=8, color="black", label="test users")
+    for name, places in one["after"].items():
+        axes.scatter(*zip(*places, strict=True), s=8, alpha=0.6, label=name)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 def _trust(job: dict[str, Any], one: dict[str, Any]) -> list[str]:
@@ -225,7 +275,7 @@ def _figure(draw: Any, path: Path) -> str:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 4), layout="constrained")
+    figure = Figure(figsize=(9, 4), layout="constrained")
     FigureCanvasAgg(figure)
     draw(figure.subplots())
     figure.savefig(path.with_suffix(".png"), dpi=150)

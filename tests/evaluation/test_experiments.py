@@ -83,6 +83,13 @@ def test_the_page_asks_nothing_of_a_network(done):
     assert not re.search(r'(?:src|href)="(?!#)', page)
     assert "<script" not in page and "@import" not in page
     assert len(list((done / "figures").glob("*.png"))) == 7 and (done / "results.csv").exists()
+    assert "Planted concepts" in page
+    job = json.loads((done / "results.json").read_text())[0]
+    curves = polars.read_csv(done / "figures" / "steer-0-history.csv")
+    ours = curves.filter(polars.col("way") == steering.OURS)
+    told = job["results"]["steering"]["history"]["ways"][steering.OURS]
+    assert ours["segment_ndcg"].to_list() == pytest.approx(told["segment_ndcg"])
+    assert len(curves.columns) > 10 and curves["way"].n_unique() == 8
 
 
 def test_degradation_and_kept_by_hand():

@@ -22,7 +22,7 @@ import numpy as np
 from cfsae_fast import io
 from cfsae_fast.config import to_dict
 from cfsae_fast.errors import require_extra
-from cfsae_fast.evaluation.experiments import interpretability, reconstruction, steering
+from cfsae_fast.evaluation.experiments import interpretability, reconstruction, steering, users
 from cfsae_fast.evaluation.experiments.bench import Bench
 from cfsae_fast.evaluation.experiments.cells import Cell, Grid
 from cfsae_fast.evaluation.protocol import Protocol
@@ -32,7 +32,9 @@ EXPERIMENTS: dict[str, Callable[[Fitted, Protocol, Cell], dict[str, Any]]] = {
     "reconstruction": reconstruction.judge,
     "interpretability": interpretability.judge,
     "steering": steering.judge,
+    "users": users.judge,
 }
+ALL = ("interpretability", "reconstruction", "steering")  # users needs an extra of its own
 
 
 def run(
