@@ -60,11 +60,13 @@ def test_halves_share_nothing_and_lose_nothing(n_tags, n_items, seed):
     np.testing.assert_array_equal(first.toarray(), again.toarray())
 
 
-def test_log_lift_by_hand():
-    activations = np.array([[2.0, 0.0, 0.0], [0.0, 2.0, 0.0]])
-    found = detection.log_lift(activations, csr_array([[1.0, 0.0]]))
-    # latent 0: mean 1, with the prior (2 + 5) / 6; latent 1: (0 + 5) / 6; latent 2 never fires
-    np.testing.assert_allclose(found, [[np.log(7 / 6), np.log(5 / 6), 0.0]])
+def test_slopes_by_hand():
+    activations = np.array([[2.0, 0.0, 0.0, 4.0], [0.0, 2.0, 0.0, 0.0]])
+    found = detection.slopes(activations, csr_array([[3.0, 0.0]]))
+    # variances 1, 1, none, 4, of which the median is 1; covariances 1/2, -1/2, 0, 1
+    np.testing.assert_allclose(found, [[1 / 4, -1 / 4, 0, 1 / 5]])
+    nothing = detection.slopes(np.ones((3, 2)), csr_array([[1.0, 0, 0]]))
+    np.testing.assert_array_equal(nothing, [[0, 0]])
 
 
 def test_a_planted_tag_is_found_and_a_shuffled_one_is_not(rng):
@@ -76,7 +78,7 @@ def test_a_planted_tag_is_found_and_a_shuffled_one_is_not(rng):
     results = {}
     for name, table in (("planted", tags), ("shuffled", detection.shuffled(tags, seed=1))):
         known, unseen = detection.halves(table, seed=3)
-        scores = detection.log_lift(activations, known) @ activations.T
+        scores = detection.slopes(activations, known) @ activations.T
         results[name] = [
             detection.auc(scores[t], unseen[[t]].indices, table[[t]].toarray()[0] == 0)
             for t in range(3)
@@ -88,8 +90,8 @@ def test_a_planted_tag_is_found_and_a_shuffled_one_is_not(rng):
 def test_sparse_activations_say_the_same(rng):
     dense = rng.random((30, 8)) * (rng.random((30, 8)) < 0.3)
     tags = csr_array((rng.random((4, 30)) < 0.3).astype(float))
-    want = detection.log_lift(dense, tags)
-    np.testing.assert_allclose(detection.log_lift(csr_array(dense), tags), want)
+    want = detection.slopes(dense, tags)
+    np.testing.assert_allclose(detection.slopes(csr_array(dense), tags), want)
 
 
 def test_calibration_error_by_hand():

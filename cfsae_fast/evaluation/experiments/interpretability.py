@@ -60,14 +60,14 @@ def detected(
 ) -> dict[str, float]:
     """Map on half of each tag's items, test on the other half (items taken at least 5 times).
 
-    reading: AUC of the signed log-lift reading; knob: of what the boost pushes; stated: the
+    reading: AUC of the reading by slopes; knob: of what the boost pushes; stated: the
     confidence that a user would be shown; ece: between the last two. balanced_accuracy: of the
     reading, threshold from the known half, negatives the nearest items without the tag.
     """
     known, unseen = detection.halves(table, seed=seed)
     heard = np.bincount(fitted.histories.items, minlength=table.shape[1]) >= trust.FEWEST_TAKEN
     seen = trust.activations(fitted, READ * fitted.sae.k)
-    reading = (seen @ detection.log_lift(seen, known).T).T
+    reading = (seen @ detection.slopes(seen, known).T).T
     areas, balanced = np.full(len(names), np.nan), np.full(len(names), np.nan)
     near = _nearest(fitted)
     for at in range(len(names)):
