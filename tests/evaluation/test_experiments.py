@@ -8,18 +8,21 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import polars
 import pytest
 from click.testing import CliRunner
+from scipy.sparse import csr_array
 
 from cfsae_fast.cli.app import app
+from cfsae_fast.data import NOBODY, Tags, UserSplit
 from cfsae_fast.evaluation import experiments
 from cfsae_fast.evaluation.experiments import grid as rooms
 from cfsae_fast.evaluation.experiments import interpretability, reconstruction, steering
 from cfsae_fast.evaluation.experiments.bench import Bench
-from cfsae_fast.inference import pursuit
+from cfsae_fast.inference import CFAENetwork, SAENetwork, pursuit
 from cfsae_fast.ops import Code, Rows
 
 SMALL = {
@@ -133,6 +136,39 @@ def test_a_grid_by_name_may_be_changed(monkeypatch, tmp_path):
         replace(experiments.NAMED["planted"], k=(3, 5), sae_config={"aux_coefficient": 0.1})
     ]
     assert {asked[0].sae(cell).aux_coefficient for cell in asked[0].cells()} == {0.1}
+
+
+def test_what_only_held_out_users_said_is_asked_of_the_reading():
+    """Latent c fires on the items of concept c; training users named 3 of 5, a test user the rest;
+    of the second concept the test user names items on which another latent fires."""
+    n_items, eye = 30, np.eye(3, dtype=np.float32)
+    weight = np.repeat(eye, 10, axis=0)
+    histories = Rows(np.arange(7) * n_items, np.tile(np.arange(n_items, dtype=np.int32), 6))
+    zeros = np.zeros(3, np.float32)
+    fitted = SimpleNamespace(
+        cfae=CFAENetwork(kind="elsa", item_weight=weight, items=weight), histories=histories,
+        sae=SAENetwork("topk", eye, zeros, eye, zeros, 1, 1, standardize=False),
+    )  # fmt: skip
+    tags = Tags(
+        ("a", "b"),
+        np.repeat([0, 0, 1, 1], 5).astype(np.int32),
+        np.r_[0:5, 5:10, 10:15, 20:25].astype(np.int32),
+        np.ones(20, np.float32),
+        np.repeat([0, 3, 0, 3], 5).astype(np.int32),
+    )
+    split = UserSplit(np.array([0, 1]), np.array([2]), np.array([3]))
+    dataset = SimpleNamespace(training_tags=lambda users: tags.for_users(users))
+    cut = SimpleNamespace(dataset=dataset, split=split)
+    table = csr_array(tags.for_users(split.train).matrix(n_items)).astype(float)
+    found = interpretability.strangers(fitted, cut, table, tags.names)
+    # "a": 1; "b": its 15 others fire latents that "b" does not, 5 of them that of its own items
+    low = (0 * 5 + 0.5 * 5 + 0.5 * 10) / 20
+    assert found["concepts"] == 2
+    assert found["auc_median"] == pytest.approx((1 + low) / 2, abs=0.01)
+    genres = replace(tags, users=np.full(20, NOBODY, np.int32))
+    cut.dataset = SimpleNamespace(training_tags=lambda users: genres.for_users(users))
+    table = csr_array(genres.matrix(n_items)).astype(float)
+    assert interpretability.strangers(fitted, cut, table, tags.names)["concepts"] == 0
 
 
 def test_unknown_settings_are_refused(tmp_path):

@@ -26,6 +26,7 @@ from cfsae_fast.steering import boost
 COMMON = 50  # items of a concept that is judged
 READ = 8  # times k: activations of an item that its reading looks at
 TURN, LISTS, N = 0.3, 200, 20
+FEWEST_STRANGE = 5  # items of a concept that only held-out users gave it
 TRIALS = 20  # intruder games per latent
 
 
@@ -48,6 +49,7 @@ def judge(fitted: Fitted, cut: Protocol, cell: Any) -> dict[str, Any]:
         "tags_to_latents": _spread(divergences(scores.by_latent(joined))),
         "detection": real,
         "shuffled": null,
+        "strangers": strangers(fitted, cut, table, names),
         "intruder": intruder(codes, cut.test.inputs.rows(), cut.train.n_items, cell.seed),
         "intervention": intervention(fitted, codes, table, names, cut, cell.seed),
         "cards": cards(fitted, cut),
@@ -90,6 +92,29 @@ def detected(
         "stated_median": float(np.nanmedian(stated)),
         "ece": detection.calibration_error(stated, actual),
     }
+
+
+def strangers(
+    fitted: Fitted, cut: Protocol, table: csr_array, names: tuple[str, ...]
+) -> dict[str, float]:
+    """Does a reading of all that training users said find what held-out users alone said?
+
+    table (T, I): what training users said of `names`. Asked are items that validation and test
+    users gave the tag and no training user did, against items that nobody gave it; concepts with at
+    least FEWEST_STRANGE of them. Tags that nobody in particular gave (genres) have none.
+    """
+    others = cut.dataset.training_tags(np.concatenate([cut.split.val, cut.split.test]))
+    at = {name: position for position, name in enumerate(others.names)}
+    said = csr_array(others.matrix(table.shape[1]))[[at[name] for name in names]]
+    heard = np.bincount(fitted.histories.items, minlength=table.shape[1]) >= trust.FEWEST_TAKEN
+    seen = trust.activations(fitted, READ * fitted.sae.k)
+    reading, areas = (seen @ detection.slopes(seen, table).T).T, []
+    for row in range(len(names)):
+        told, theirs = _mask(table, row), _mask(said, row)
+        asked = theirs & ~told & heard
+        if asked.sum() >= FEWEST_STRANGE:
+            areas.append(detection.auc(reading[row], asked, ~theirs & ~told & heard))
+    return {"concepts": len(areas), "auc_median": float(np.median(areas)) if areas else np.nan}
 
 
 def intruder(codes: Any, rows: Rows, n_items: int, seed: int) -> dict[str, float]:
