@@ -8,6 +8,7 @@ from scipy.sparse import csr_array
 from sklearn.metrics import roc_auc_score
 
 from cfsae_fast.concepts import detection
+from cfsae_fast.recommender import probing
 
 
 def test_auc_by_hand():
@@ -60,15 +61,6 @@ def test_halves_share_nothing_and_lose_nothing(n_tags, n_items, seed):
     np.testing.assert_array_equal(first.toarray(), again.toarray())
 
 
-def test_slopes_by_hand():
-    activations = np.array([[2.0, 0.0, 0.0, 4.0], [0.0, 2.0, 0.0, 0.0]])
-    found = detection.slopes(activations, csr_array([[3.0, 0.0]]))
-    # variances 1, 1, none, 4, of which the median is 1; covariances 1/2, -1/2, 0, 1
-    np.testing.assert_allclose(found, [[1 / 4, -1 / 4, 0, 1 / 5]])
-    nothing = detection.slopes(np.ones((3, 2)), csr_array([[1.0, 0, 0]]))
-    np.testing.assert_array_equal(nothing, [[0, 0]])
-
-
 def test_a_planted_tag_is_found_and_a_shuffled_one_is_not(rng):
     activations = rng.exponential(size=(400, 40)) * (rng.random((400, 40)) < 0.2)
     carried = rng.random((3, 400)) < 0.3
@@ -78,20 +70,13 @@ def test_a_planted_tag_is_found_and_a_shuffled_one_is_not(rng):
     results = {}
     for name, table in (("planted", tags), ("shuffled", detection.shuffled(tags, seed=1))):
         known, unseen = detection.halves(table, seed=3)
-        scores = detection.slopes(activations, known) @ activations.T
+        scores = probing.directions(activations, known) @ activations.T
         results[name] = [
             detection.auc(scores[t], unseen[[t]].indices, table[[t]].toarray()[0] == 0)
             for t in range(3)
         ]
     assert min(results["planted"]) > 0.75
     assert abs(np.mean(results["shuffled"]) - 0.5) < 0.08
-
-
-def test_sparse_activations_say_the_same(rng):
-    dense = rng.random((30, 8)) * (rng.random((30, 8)) < 0.3)
-    tags = csr_array((rng.random((4, 30)) < 0.3).astype(float))
-    want = detection.slopes(dense, tags)
-    np.testing.assert_allclose(detection.slopes(csr_array(dense), tags), want)
 
 
 def test_calibration_error_by_hand():

@@ -14,8 +14,6 @@ from cfsae_fast.errors import require_extra
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-LEAST_VARIANCE = 1e-12  # of a latent that fires at all
-
 
 def halves(tags: Any, *, seed: int = 42) -> tuple[csr_array, csr_array]:
     """Two disjoint halves of each tag's items: (n_tags, I) -> two such; the odd item to the first.
@@ -70,31 +68,6 @@ def best_threshold(scores: np.ndarray, positive: np.ndarray, negative: np.ndarra
     above = 1 - np.searchsorted(high, cuts, side="right") / max(len(high), 1)
     below = np.searchsorted(low, cuts, side="right") / max(len(low), 1)
     return float(cuts[np.argmax(above + below)])
-
-
-def slopes(activations: Any, tags: Any) -> np.ndarray:
-    """Signed evidence of each latent for each tag: (I, L) activations, (n_tags, I) -> (n_tags, L).
-
-    cov(activation, carries the tag) / (variance of the activation + the median latent's variance):
-    the slope of a regression on that latent alone, drawn to 0 where the latent hardly varies. A
-    latent that never fires says 0. As the weights of a linear reading of an item's activations this
-    is a detector of the tag. activations may be sparse.
-    """
-    count, carried = activations.shape[0], (tags != 0).astype(np.float64)
-    squares = activations.multiply(activations) if hasattr(activations, "multiply") else (
-        activations * activations
-    )  # fmt: skip
-    mean, square = (np.asarray(one.mean(axis=0)).ravel() for one in (activations, squares))
-    variance = square - mean * mean
-    together = carried @ activations / count
-    together = together.toarray() if hasattr(together, "toarray") else np.asarray(together)
-    share = np.asarray(carried.sum(axis=1)).ravel() / count
-    covariance = together - share[:, None] * mean
-    alive = variance > LEAST_VARIANCE
-    found = np.zeros(covariance.shape)
-    if alive.any():
-        found[:, alive] = covariance[:, alive] / (variance[alive] + np.median(variance[alive]))
-    return found
 
 
 def shuffled(tags: Any, *, seed: int = 42) -> csr_array:

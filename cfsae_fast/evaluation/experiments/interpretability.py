@@ -18,7 +18,7 @@ from cfsae_fast.evaluation.experiments import planted
 from cfsae_fast.evaluation.experiments.cards import cards
 from cfsae_fast.evaluation.protocol import Protocol
 from cfsae_fast.ops import Rows
-from cfsae_fast.recommender import Fitted, pipeline, trust
+from cfsae_fast.recommender import Fitted, pipeline, probing, trust
 from cfsae_fast.recommender.inputs import Request
 from cfsae_fast.recommender.labelling import item_codes
 from cfsae_fast.steering import boost
@@ -62,14 +62,14 @@ def detected(
 ) -> dict[str, float]:
     """Map on half of each tag's items, test on the other half (items taken at least 5 times).
 
-    reading: AUC of the reading by slopes; knob: of what the boost pushes; stated: the
+    reading: AUC of `_reading`; knob: of what the boost pushes; stated: the
     confidence that a user would be shown; ece: between the last two. balanced_accuracy: of the
     reading, threshold from the known half, negatives the nearest items without the tag.
     """
     known, unseen = detection.halves(table, seed=seed)
     heard = np.bincount(fitted.histories.items, minlength=table.shape[1]) >= trust.FEWEST_TAKEN
     seen = trust.activations(fitted, READ * fitted.sae.k)
-    reading = (seen @ detection.slopes(seen, known).T).T
+    reading = _reading(seen, known, heard)
     areas, balanced = np.full(len(names), np.nan), np.full(len(names), np.nan)
     near = _nearest(fitted)
     for at in range(len(names)):
@@ -108,7 +108,7 @@ def strangers(
     said = csr_array(others.matrix(table.shape[1]))[[at[name] for name in names]]
     heard = np.bincount(fitted.histories.items, minlength=table.shape[1]) >= trust.FEWEST_TAKEN
     seen = trust.activations(fitted, READ * fitted.sae.k)
-    reading, areas = (seen @ detection.slopes(seen, table).T).T, []
+    reading, areas = _reading(seen, table, heard), []
     for row in range(len(names)):
         told, theirs = _mask(table, row), _mask(said, row)
         asked = theirs & ~told & heard
@@ -180,6 +180,15 @@ def intervention(
             ratios.append(turned / max(by_chance, 1e-3))
             gains.append(turned - base)
     return {"share_over_random": float(np.median(ratios)), "share_gained": float(np.median(gains))}
+
+
+def _reading(seen: csr_array, known: csr_array, heard: np.ndarray) -> np.ndarray:
+    """(T, I): ridge regression of carrying a tag on all activations, over items often taken.
+
+    seen (I, L) activations, known (T, I), heard (I,) bool.
+    """
+    weights = probing.directions(seen[heard].toarray(), known[:, heard])
+    return (seen @ weights.T).T
 
 
 def _made_up(cell: Any) -> bool:
