@@ -2,6 +2,7 @@
 // A second caller while the pool is busy works alone; a forked child starts a pool of its own.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 
@@ -18,5 +19,18 @@ enum class Wake { kAlways, kIfBusy };
 void parallel_for(int64_t n_tasks, int workers,
                   const std::function<void(int64_t task, int worker)>& body,
                   Wake wake = Wake::kAlways);
+
+// How to share a request's reading of so many bytes from memory: a second thread pays long before
+// arithmetic alone would need one, but only if it is awake, or the reading is long.
+struct Crew {
+  int workers;
+  Wake wake;
+};
+inline Crew crew_for_reading(int64_t bytes, int threads) {
+  constexpr int64_t kPerWorker = 128 << 10;  // about 10 us
+  constexpr int64_t kToWake = 4 << 20;       // about 0.3 ms of one thread
+  const int64_t useful = std::min<int64_t>(threads, 1 + bytes / kPerWorker);
+  return {static_cast<int>(useful), bytes < kToWake ? Wake::kIfBusy : Wake::kAlways};
+}
 
 }  // namespace cfsae

@@ -132,3 +132,13 @@ def test_serving_imports_numpy_and_safetensors_alone():
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_no_two_test_files_share_a_name():
+    """pytest imports those of folders that are no packages by their bare names."""
+    plain = [
+        one.name
+        for one in (ROOT / "tests").rglob("test_*.py")
+        if not (one.parent / "__init__.py").exists()
+    ]
+    assert sorted(plain) == sorted(set(plain))

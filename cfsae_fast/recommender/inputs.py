@@ -93,7 +93,7 @@ def of_histories(histories: Any, item_ids: Ids, *, unknown: str) -> Request:
     single = not any(nested)
     lists = [given] if single else given
     counts = list(map(len, lists))
-    ids = given if single else list(chain.from_iterable(lists))
+    ids = lists[0] if len(lists) == 1 else list(chain.from_iterable(lists))
     if unknown == "error":
         return Request(rows_of(item_ids.index(ids), counts), None, single)
     found = item_ids.lookup(ids)

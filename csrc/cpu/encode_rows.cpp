@@ -12,6 +12,7 @@ namespace cfsae::cpu {
 namespace {
 
 constexpr int64_t kRowsPerTask = 16;
+constexpr int64_t kColumnsPerTask = 256;  // of one row alone
 
 int64_t n_entries(const RowsView& rows) { return rows.offsets[rows.n_rows] - rows.offsets[0]; }
 
@@ -42,19 +43,33 @@ Grouped group_by_item(const RowsView& rows, int64_t n_items) {
 
 Status encode_rows(const RowsView& rows, const Matrix& weight, const float* bias, float* out,
                    const Execution& execution) {
+  const Kernels& k = kernels(execution.isa);
+  const int64_t dim = weight.dim;
+  const auto add_columns = [&](int64_t b, int64_t from, int64_t width) {
+    const int64_t first = rows.offsets[b], n = rows.offsets[b + 1] - first;
+    float* const sum = out + b * dim + from;
+    if (bias == nullptr) {
+      std::fill_n(sum, width, 0.0f);
+    } else {
+      std::memcpy(sum, bias + from, width * sizeof(float));
+    }
+    const float* const values = rows.values == nullptr ? nullptr : rows.values + first;
+    k.gather_sum(weight.data + from, dim, width, rows.items + first, values, n, sum);
+  };
   return guarded([&] {
-    const Kernels& k = kernels(execution.isa);
-    const int64_t dim = weight.dim;
-    for_each_row(rows, dim, execution.threads, [&](int64_t b, int64_t first, int64_t n) {
-      float* const sum = out + b * dim;
-      if (bias == nullptr) {
-        std::fill_n(sum, dim, 0.0f);
-      } else {
-        std::memcpy(sum, bias, dim * sizeof(float));
-      }
-      const float* const values = rows.values == nullptr ? nullptr : rows.values + first;
-      k.gather_sum(weight.data, dim, dim, rows.items + first, values, n, sum);
-    });
+    if (rows.n_rows == 1) {
+      const int64_t bytes = n_entries(rows) * dim * static_cast<int64_t>(sizeof(float));
+      const Crew crew = crew_for_reading(bytes, execution.threads);
+      parallel_for((dim + kColumnsPerTask - 1) / kColumnsPerTask, crew.workers,
+                   [&](int64_t task, int) {
+                     const int64_t from = task * kColumnsPerTask;
+                     add_columns(0, from, std::min(kColumnsPerTask, dim - from));
+                   },
+                   crew.wake);
+      return;
+    }
+    for_each_row(rows, dim, execution.threads,
+                 [&](int64_t b, int64_t, int64_t) { add_columns(b, 0, dim); });
   });
 }
 

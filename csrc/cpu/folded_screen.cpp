@@ -19,9 +19,7 @@ namespace {
 constexpr float kNothing = -std::numeric_limits<float>::infinity();
 constexpr int64_t kColumnsPerTask = 4096;  // whole blocks; their sums stay in L1
 static_assert(kColumnsPerTask % kFoldedBlock == 0);
-// Rows come from memory, so that a second worker pays from a quarter of what arithmetic would need.
-constexpr int64_t kProductsPerWorker = 1 << 18;
-constexpr int64_t kProductsToWake = 4 << 20;  // about 0.4 ms of one thread
+constexpr int64_t kDotsPerTask = 16;
 constexpr int64_t kRowsOfPasses = 8;  // what the passes over the sums cost, in rows of the table
 
 int64_t n_blocks(int64_t n) { return (n + kFoldedBlock - 1) / kFoldedBlock; }
@@ -48,17 +46,14 @@ void Screen::compute(const ScreenSum& sum) {
     weights_[j] = sum.ids[j] < 0 ? 0.0f : weight * sum.table.scales[sum.ids[j]];
   }
   const int64_t n_tasks = (n_ + kColumnsPerTask - 1) / kColumnsPerTask;
-  const int64_t products = (sum.n + kRowsOfPasses) * n_;
-  const int64_t useful = 1 + products / kProductsPerWorker;
-  const int workers = static_cast<int>(std::min<int64_t>(execution_.threads, useful));
-  const Wake wake = products < kProductsToWake ? Wake::kIfBusy : Wake::kAlways;
+  const Crew crew = crew_for_reading((sum.n + kRowsOfPasses) * n_, execution_.threads);
   parallel_for(
-      n_tasks, workers,
+      n_tasks, crew.workers,
       [&](int64_t task, int) {
         const int64_t first = task * kColumnsPerTask;
         compute_range(sum, first, std::min(n_, first + kColumnsPerTask));
       },
-      wake);
+      crew.wake);
 }
 
 void Screen::compute_range(const ScreenSum& sum, int64_t first, int64_t last) {
@@ -131,8 +126,16 @@ void Screen::keep_above(float line) {
 void Screen::rescore(const ExactTail& tail, const int32_t* ids, int64_t n,
                      std::vector<Key>& keys) const {
   const Scratch<float> dots(n);
-  kernels(execution_.isa)
-      .gather_dots(tail.rows.data, tail.rows.dim, ids, n, tail.query, dots.data());
+  const Kernels& k = kernels(execution_.isa);
+  const int64_t row_bytes = tail.rows.dim * static_cast<int64_t>(sizeof(float));
+  const Crew crew = crew_for_reading(n * row_bytes, execution_.threads);
+  parallel_for((n + kDotsPerTask - 1) / kDotsPerTask, crew.workers,
+               [&](int64_t task, int) {
+                 const int64_t first = task * kDotsPerTask;
+                 k.gather_dots(tail.rows.data, tail.rows.dim, ids + first,
+                               std::min(kDotsPerTask, n - first), tail.query, dots.data() + first);
+               },
+               crew.wake);
   for (int64_t j = 0; j < n; ++j) {
     const float value = dots[j] + (tail.bias == nullptr ? 0.0f : tail.bias[ids[j]]);
     if (value > tail.floor) keys.push_back(make_key(value, ids[j]));

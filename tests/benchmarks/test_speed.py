@@ -131,7 +131,8 @@ def test_a_profile_that_answers_otherwise_ends_the_benchmark(tmp_path, monkeypat
 def test_encode(tmp_path):
     shape = ["--batch", "60", "--d", "24", "--latents", "70", "--k", "5", "--threads", "1"]
     rows = [row for row in rows_of(encode, shape, tmp_path) if row["peer"]]
-    assert len(rows) == 2 and all(row["answer_checked"] for row in rows)
+    assert len(rows) == 3 and all(row["answer_checked"] for row in rows)
+    assert sum(row["case"].endswith("screen made anew") for row in rows) == 1
 
 
 def test_recommend_dense(tmp_path):

@@ -162,3 +162,16 @@ def test_tensors_of_another_device_or_dtype_are_refused():
         ops.encode_rows(rows, torch.ones(2, 2, dtype=torch.bfloat16))
     with pytest.raises(TypeError, match="weight must be float32, got float64"):
         ops.encode_rows(rows, torch.ones(2, 2, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_one_long_history_is_shared_by_columns(bias, rng):
+    """Alone, a row's columns are split among threads; the sums stay those of a row in a batch."""
+    weight, start = reals(rng, 300, 700), reals(rng, 700) if bias else None
+    items = rng.integers(0, 300, 250).astype(np.int32)
+    rows = Rows(np.array([0, 250, 250]), items, reals(rng, 250))
+    alone = Rows(rows.offsets[:2], items, rows.values)
+    want = ops.encode_rows(rows, weight, start, threads=1)[:1]
+    for threads in (1, 2, 3):
+        for _ in range(8):  # a stream, which wakes the pool
+            assert_same([ops.encode_rows(alone, weight, start, threads=threads)], [want])
