@@ -21,18 +21,18 @@ from cfsae_fast.models import cosine_head, elsa
 def rungs(n_items: int, d: int, batch: int, history: int) -> dict[str, Callable[[], torch.Tensor]]:
     """Loss and gradient of one batch, by each rung."""
     step, rows = OurStep(n_items, d), draw_rows(batch, n_items, history)
-    plain, own_rows = cosine_head.cosine_head, cosine_head._rows
+    plain, own_rows = cosine_head.CosineHead, cosine_head._rows
 
     def run(**changed) -> torch.Tensor:
         by_torch = changed.pop("by_torch", False)
-        elsa.cosine_head = functools.partial(plain, **changed)
+        elsa.CosineHead = functools.partial(plain, **changed)
         cosine_head._rows = (lambda *_: None) if by_torch else own_rows
         try:
             loss = step.loss(rows)
             step.model.zero_grad(set_to_none=True)
             loss.backward()
         finally:
-            elsa.cosine_head, cosine_head._rows = plain, own_rows
+            elsa.CosineHead, cosine_head._rows = plain, own_rows
         return loss.detach()
 
     return {

@@ -21,53 +21,23 @@ from cfsae_fast.models.item_head import (
     within,
 )
 from cfsae_fast.ops import Rows
-from cfsae_fast.ops import tiles as engine
 from cfsae_fast.ops.tiles import cosine_tile_, cosine_tile_backward_
 
 # Scores that are kept for the backward pass instead of computed again: a quarter of a step's time.
 KEPT_BYTES = 128 << 20
 
 
-def cosine_head(
-    embedding: Tensor,
-    items: Tensor,
-    inputs: Entries,
-    targets: Entries,
-    *,
-    tile_elements: int = TILE_ELEMENTS,
-    kept_bytes: int = KEPT_BYTES,
-    spare: list[Tensor] | None = None,
-) -> Tensor:
-    """ELSA's loss per row: || y/||y|| - t/||t|| ||^2 with y = relu(embedding @ items.T - x).
+class CosineHead:
+    """ELSA's loss over one batch, per row: || y/||y|| - t/||t|| ||^2, where y is
+    relu(embedding @ items.T - x).
 
     embedding (B, d), items (I, d), inputs x (what each item says of itself) and targets t sparse
-    (B, I) -> (B,). Gradient goes to embedding, items and inputs.value. A row of y or t that is zero
-    counts as a zero vector (no NaN) and passes no gradient on. kept_bytes: scores that may be kept
-    for the backward pass; above it they are computed again. spare: tiles' memory, which a caller
-    keeps from step to step: fresh memory costs as much as a pass over it.
-    Source: Vancura et al. 2022, "Scalable Linear Shallow Autoencoder" (ELSA), eq. 4.
+    (B, I). A row of y or t that is zero counts as a zero vector (no NaN) and passes no gradient on.
+    Two passes, for an autograd function to call; a second `backward` computes scores again.
+    kept_bytes: scores that may be kept for the backward pass; above it they are computed again.
+    spare: tiles' memory, which a caller keeps from step to step: fresh memory costs as much as a
+    pass over it. Source: Vancura et al. 2022, "Scalable Linear Shallow Autoencoder" (ELSA), eq. 4.
     """
-    head = CosineHead(targets, tile_elements=tile_elements, kept_bytes=kept_bytes, spare=spare)
-    return _CosineLoss.apply(embedding, items, *inputs, head)
-
-
-class _CosineLoss(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, embedding, items, row, item, value, head):
-        loss, ctx.head = head.forward(embedding, items, Entries(row, item, value)), head
-        ctx.save_for_backward(embedding, items, row, item, value)
-        return loss
-
-    @staticmethod
-    def backward(ctx, grad):
-        embedding, items, *inputs = ctx.saved_tensors
-        found = ctx.head.backward(grad, embedding, items, Entries(*inputs))
-        to_embedding, to_items, to_inputs = found
-        return to_embedding, to_items, None, None, to_inputs, None
-
-
-class CosineHead:
-    """The two passes of `cosine_head` over one batch, for autograd functions to call."""
 
     def __init__(
         self,
@@ -200,18 +170,6 @@ class _Scores:
         own = slope[self.inputs.row[here], self.inputs.item[here] - low]
         to_inputs[here] = -own.to(to_inputs.dtype)
         return slope
-
-
-def add_item_grads_(rows: Rows, items: Tensor, grad: Tensor, to_items: Tensor) -> None:
-    """to_items (I, d) += the gradient that grad (B, d) of `encode_rows(rows, items)` sends back."""
-    on_cpu = to_items.device.type == "cpu" and to_items.dtype == torch.float32
-    if on_cpu and grad.is_contiguous():
-        arrays = (None if one is None else one.contiguous().numpy() for one in rows)
-        engine.add_item_grads_(Rows(*arrays), grad.numpy(), to_items.numpy())
-        return
-    offsets, at, values = rows
-    wanted = [True, False, False]
-    to_items += torch.ops.cfsae.encode_rows_backward(offsets, at, values, items, grad, wanted, 0)[0]
 
 
 def _rows(embedding: Tensor, sparse: Entries) -> Rows | None:

@@ -13,10 +13,11 @@ from cfsae_fast import ops
 from cfsae_fast.config import CFAEConfig
 from cfsae_fast.inference import CFAENetwork
 from cfsae_fast.models.cfae import CFAE, thin, to_numpy
-from cfsae_fast.models.cosine_head import CosineHead, add_item_grads_
+from cfsae_fast.models.cosine_head import CosineHead
 from cfsae_fast.models.item_head import entries
 from cfsae_fast.models.unit_rows import normalize_rows_, project_gradient_, random_directions
 from cfsae_fast.ops.containers import Rows
+from cfsae_fast.ops.tiles import add_item_grads_
 
 # Adam moves every weight by about lr; lengths may change by this factor more (log scale) per step.
 LENGTH_PACE = 10.0
@@ -96,7 +97,7 @@ class _Loss(torch.autograd.Function):
         directions, log_lengths, embedding = ctx.saved_tensors
         own, items = ctx.own, directions if ctx.items is None else ctx.items
         to_embedding, to_items, to_own = ctx.head.backward(grad, embedding, items, own)
-        add_item_grads_(ctx.inputs, items, to_embedding, to_items)
+        _add_encoder_grad_(ctx.inputs, items, to_embedding, to_items)
         if log_lengths is None:
             return to_items, None, None, None
         # item = length * direction, and own value = value * length^2
@@ -104,3 +105,14 @@ class _Loss(torch.autograd.Function):
         to_lengths = torch.bmm(to_items.unsqueeze(1), directions.unsqueeze(2)).flatten()
         to_lengths.index_add_(0, own.item, 2 * to_own * own.value / lengths[own.item])
         return to_items.mul_(lengths[:, None]), LENGTH_PACE * lengths * to_lengths, None, None
+
+
+def _add_encoder_grad_(rows: Rows, items: Tensor, grad: Tensor, to_items: Tensor) -> None:
+    """to_items (I, d) += the gradient that grad (B, d) of `encode_rows(rows, items)` sends back."""
+    if to_items.device.type == "cpu" and to_items.dtype == torch.float32:
+        arrays = (None if one is None else one.contiguous().numpy() for one in rows)
+        add_item_grads_(Rows(*arrays), grad.contiguous().numpy(), to_items.numpy())
+        return
+    wanted, threads = [True, False, False], 0
+    given = (*rows, items, grad)
+    to_items += torch.ops.cfsae.encode_rows_backward(*given, wanted, threads)[0]

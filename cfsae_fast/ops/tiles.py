@@ -29,7 +29,7 @@ def cosine_tile_(
 
     scores (B, width): items first_item .. first_item + width - 1 of n_items, float32, or uint16
     that holds bf16. inputs, targets: sparse (B, n_items). squares, dots (B,) float32.
-    Source: the parts of ELSA's loss, models.cosine_head.
+    Source: the parts of ELSA's loss, models.cosine_head.CosineHead.
     """
     _C.cosine_tile(
         tuple(inputs), tuple(targets), scores, first_item, n_items, squares, dots,

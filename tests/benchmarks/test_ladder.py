@@ -1,11 +1,13 @@
 """Rungs that lost still run, and still give the right answer."""
 
 import json
+from collections import Counter
 
 import pytest
 
 from benchmarks.ladder import elsa_step, encode
 from cfsae_fast import ops
+from cfsae_fast.models import cosine_head
 
 TINY = ["--batch", "20", "--d", "16"]
 
@@ -21,3 +23,27 @@ def test_every_rung_is_timed(program, shape, count, tmp_path):
     program.main(["--quick", "--json", str(tmp_path / "rows.json"), *TINY, *shape])
     rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
     assert len(rows) == count and all(row["value"] > 0 for row in rows)
+
+
+def counting(calls, name, plain):
+    def counted(*given, **options):
+        calls[name] += 1
+        return plain(*given, **options)
+
+    return counted
+
+
+def test_elsas_rungs_are_different_ways(monkeypatch):
+    """What a rung takes out of the model is really taken out."""
+    calls, found = Counter(), {}
+    for owner, name in ((cosine_head._Scores, "tile"), (cosine_head, "cosine_tile_")):
+        monkeypatch.setattr(owner, name, counting(calls, name, getattr(owner, name)))
+    for rung, way in elsa_step.rungs(50, 16, 20, 5).items():
+        calls.clear()
+        way()
+        found[rung] = (calls["tile"], calls["cosine_tile_"])
+    assert found == {
+        "torch passes": (1, 0),
+        "engine passes, scores computed twice": (2, 2),
+        "engine passes, scores kept": (1, 1),
+    }

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cfsae_fast.models.cosine_head import cosine_head
+from cfsae_fast.models.cosine_head import CosineHead
 from cfsae_fast.models.item_head import Entries, entries, multinomial_head
 from cfsae_fast.ops import Rows
 
@@ -14,6 +14,26 @@ N_ROWS, N_ITEMS, WIDTH = 5, 11, 4
 def dense(sparse: Entries) -> torch.Tensor:
     out = torch.zeros(N_ROWS, N_ITEMS, dtype=torch.float64)
     return out.index_put((sparse.row, sparse.item), sparse.value, accumulate=True)
+
+
+class _CosineLoss(torch.autograd.Function):
+    """The head alone, with a gradient for each of its arguments."""
+
+    @staticmethod
+    def forward(ctx, embedding, items, row, item, value, head):
+        ctx.head = head
+        ctx.save_for_backward(embedding, items, row, item, value)
+        return head.forward(embedding, items, Entries(row, item, value))
+
+    @staticmethod
+    def backward(ctx, grad):
+        embedding, items, *inputs = ctx.saved_tensors
+        found = ctx.head.backward(grad, embedding, items, Entries(*inputs))
+        return *found[:2], None, None, found[2], None
+
+
+def cosine_head(embedding, items, inputs, targets, **sizes):
+    return _CosineLoss.apply(embedding, items, *inputs, CosineHead(targets, **sizes))
 
 
 def random_entries(seed: int, count: int = 14) -> Entries:
