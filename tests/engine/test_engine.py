@@ -54,6 +54,12 @@ def test_every_op_on_random_shapes_under_asan_and_ubsan(tmp_path):
     compile_and_run(sources, flags, tmp_path, "150")
 
 
+def test_what_judges_survivors_under_asan_and_ubsan(tmp_path):
+    flags = ["-O2", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    kernels = [one for one in engine_sources() if one.stem.startswith("kernels")]
+    compile_and_run([HERE / "screening.cpp", *kernels], flags, tmp_path)
+
+
 def test_the_pool_under_tsan(tmp_path):
     sources = [HERE / "pool.cpp", CSRC / "parallel.cpp"]
     compile_and_run(sources, ["-O1", "-fsanitize=thread"], tmp_path)
