@@ -8,6 +8,7 @@
 
 #include "api.h"
 #include "cpu/folded_screen.h"
+#include "cpu/row_sum.h"
 #include "cpu/standardise.h"
 #include "folded_bounds.h"
 #include "parallel.h"
@@ -120,15 +121,11 @@ Status folded_scores(const CodeView& code, const FoldedTable& products, float* o
   return guarded([&] {
     const int workers = workers_for(code.n_rows * code.k * products.dim, execution.threads);
     parallel_for(code.n_rows, workers, [&](int64_t b, int) {
-      std::vector<float> weights(code.k);
-      const int32_t* const latents = code.indices + b * code.k;
-      for (int64_t j = 0; j < code.k; ++j) {
-        if (latents[j] >= 0) weights[j] = code.values[b * code.k + j] * products.scales[latents[j]];
-      }
+      RowSum rows(kernels);
+      rows.set(products, code.indices + b * code.k, code.values + b * code.k, code.k);
       float* const sum = out + b * products.dim;
       std::fill_n(sum, products.dim, 0.0f);
-      kernels.gather_sum(products.values, products.dim, products.dim, latents, weights.data(),
-                         code.k, sum);
+      rows.add(0, products.dim, sum);
     });
   });
 }

@@ -47,64 +47,64 @@ typename VectorsOf<Lanes>::floats load(const float* from) {
   return v;
 }
 
-// sum[first .. last) += sum_r weights[r] * rows[r]; meanwhile the same columns of `next` come into
-// the cache, which hides what a row that was not read for long would cost.
-template <int Lanes, int Rows>
-void add_rows(const int8_t* const (&rows)[Rows], const float (&weights)[Rows],
-              const int8_t* const* next, int n_next, int64_t first, int64_t last, float* sum) {
-  constexpr int64_t kLine = 64;
-  int64_t c = first;
-  for (; c + kLine <= last; c += kLine) {
-    for (int r = 0; r < n_next; ++r) __builtin_prefetch(next[r] + c);
-    for (int64_t at = c; at < c + kLine; at += Lanes) {
-      auto acc = load<Lanes>(sum + at);
-#pragma GCC unroll 8
-      for (int r = 0; r < Rows; ++r) acc += widen<Lanes>(rows[r] + at) * weights[r];
-      std::memcpy(sum + at, &acc, sizeof acc);
-    }
-  }
-  for (; c < last; ++c) {
-    for (int r = 0; r < Rows; ++r) sum[c] += weights[r] * static_cast<float>(rows[r][c]);
+constexpr int64_t kLine = 64;          // bytes that the cache holds together
+constexpr int64_t kAhead = 4 * kLine;  // what is fetched before it is read
+constexpr int64_t kRowsAtOnce = 32;    // read side by side: more than the hardware would follow
+constexpr int64_t kSumsAtOnce = 4096;  // stay in L1
+
+// What a loop over columns does not come to fetch: its first lines.
+inline void fetch_start(const int8_t* const* rows, int64_t n, int64_t first) {
+  for (int64_t at = first; at < first + kAhead; at += kLine) {
+    for (int64_t r = 0; r < n; ++r) __builtin_prefetch(rows[r] + at, 0, 3);
   }
 }
 
 template <int Lanes>
-void gather_sum(const int8_t* table, int64_t stride, int64_t width, const int32_t* ids,
-                const float* weights, int64_t n, float* sum) {
-  constexpr int64_t kStrip = 4096;  // columns whose sums stay in L1
-  constexpr int kRows = 8;
-  struct Group {
-    const int8_t* rows[kRows];
-    float weights[kRows];
-    int held;
-  };
-  const auto fill = [&](int64_t& j) {
-    Group group;
-    for (group.held = 0; j < n && group.held < kRows; ++j) {
-      if (ids[j] < 0) continue;
-      group.rows[group.held] = table + ids[j] * stride;
-      group.weights[group.held++] = weights[j];
-    }
-    return group;
-  };
-  for (int64_t first = 0; first < width; first += kStrip) {
-    const int64_t last = first + kStrip < width ? first + kStrip : width;
-    int64_t j = 0;
-    Group group = fill(j);
-    while (group.held > 0) {
-      const Group next = fill(j);
-      if (group.held == kRows) {
-        add_rows<Lanes, kRows>(group.rows, group.weights, next.rows, next.held, first, last, sum);
-      } else {
-        for (int r = 0; r < group.held; ++r) {
-          const int8_t* const one[1] = {group.rows[r]};
-          const float its[1] = {group.weights[r]};
-          add_rows<Lanes, 1>(one, its, nullptr, 0, first, last, sum);
+void add_rows(const int8_t* const* rows, const float* weights, int64_t n, int64_t first,
+              int64_t last, float* sum) {
+  using Floats = typename VectorsOf<Lanes>::floats;
+  constexpr int kAtOnce = 4;  // vectors of sums that stay in registers
+  fetch_start(rows, n, first);
+  int64_t c = first;
+  for (; c + kLine <= last; c += kLine) {
+    for (int64_t r = 0; r < n; ++r) __builtin_prefetch(rows[r] + c + kAhead, 0, 3);
+    for (int64_t at = c; at < c + kLine; at += kAtOnce * Lanes) {
+      float* const to = sum + (at - first);
+      Floats sums[kAtOnce];
+      for (int v = 0; v < kAtOnce; ++v) sums[v] = load<Lanes>(to + v * Lanes);
+      for (int64_t r = 0; r < n; ++r) {
+        for (int v = 0; v < kAtOnce; ++v) {
+          sums[v] += widen<Lanes>(rows[r] + at + v * Lanes) * weights[r];
         }
       }
-      group = next;
+      std::memcpy(to, sums, sizeof sums);
     }
   }
+  for (; c < last; ++c) {
+    for (int64_t r = 0; r < n; ++r) {
+      sum[c - first] += weights[r] * static_cast<float>(rows[r][c]);
+    }
+  }
+}
+
+// Some rows and columns at a time: run(row, n_rows, first, last).
+template <typename Run>
+void for_each_group(int64_t n, int64_t first, int64_t width, const Run& run) {
+  const int64_t end = first + width;
+  for (int64_t from = first; from < end; from += kSumsAtOnce) {
+    const int64_t to = end - from < kSumsAtOnce ? end : from + kSumsAtOnce;
+    for (int64_t row = 0; row < n; row += kRowsAtOnce) {
+      run(row, n - row < kRowsAtOnce ? n - row : kRowsAtOnce, from, to);
+    }
+  }
+}
+
+template <int Lanes>
+void gather_sum(const int8_t* const* rows, const float* weights, int64_t n, int64_t first,
+                int64_t width, float* sum) {
+  for_each_group(n, first, width, [&](int64_t row, int64_t n_rows, int64_t from, int64_t to) {
+    add_rows<Lanes>(rows + row, weights + row, n_rows, from, to, sum + (from - first));
+  });
 }
 
 template <int Lanes>
@@ -139,7 +139,7 @@ void finish(float* values, int64_t n, float scale, const Term (&terms)[3], float
 
 template <int Lanes>
 constexpr FoldedKernels make_folded_kernels() {
-  return {gather_sum<Lanes>, finish<Lanes>};
+  return {gather_sum<Lanes>, nullptr, finish<Lanes>};
 }
 
 }  // namespace

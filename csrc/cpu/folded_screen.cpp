@@ -37,14 +37,11 @@ Screen::Screen(int64_t n, const Execution& execution)
       execution_(execution),
       folded_(folded_kernels(execution.isa)),
       values_(n),
-      maxima_(n_blocks(n)) {}
+      maxima_(n_blocks(n)),
+      rows_(folded_) {}
 
 void Screen::compute(const ScreenSum& sum) {
-  weights_.resize(sum.n);
-  for (int64_t j = 0; j < sum.n; ++j) {
-    const float weight = sum.weights == nullptr ? 1.0f : sum.weights[j];
-    weights_[j] = sum.ids[j] < 0 ? 0.0f : weight * sum.table.scales[sum.ids[j]];
-  }
+  slack_ = std::abs(sum.scale) * rows_.set_rounded(sum.table, sum.ids, sum.weights, sum.n);
   const int64_t n_tasks = (n_ + kColumnsPerTask - 1) / kColumnsPerTask;
   const Crew crew = crew_for_reading((sum.n + kRowsOfPasses) * n_, execution_.threads);
   parallel_for(
@@ -63,8 +60,7 @@ void Screen::compute_range(const ScreenSum& sum, int64_t first, int64_t last) {
   } else {
     for (int64_t c = first; c < last; ++c) values[c] = sum.factor * sum.start[c];
   }
-  folded_.gather_sum(sum.table.values + first, sum.table.dim, last - first, sum.ids,
-                     weights_.data(), sum.n, values + first);
+  rows_.add(first, last - first, values + first);
   for (int64_t j = 0; j < sum.n_excluded; ++j) {
     const int64_t c = sum.excluded[j];
     if (first <= c && c < last) values[c] = kNothing;
@@ -144,6 +140,7 @@ void Screen::rescore(const ExactTail& tail, const int32_t* ids, int64_t n,
 
 bool Screen::top(const ExactTail& tail, double bound, int64_t k, int32_t* indices, float* values) {
   const int64_t wanted = std::min(k, n_);
+  bound += slack_;
   if (wanted == 0 || !gather_survivors(bound, tail.floor, wanted)) return wanted == 0 && k == 0;
   std::vector<Key> keys;
   keys.reserve(found_.size());

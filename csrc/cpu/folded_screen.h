@@ -7,6 +7,7 @@
 #include "api.h"
 #include "cpu/candidates.h"
 #include "cpu/folded_kernels.h"
+#include "cpu/row_sum.h"
 #include "cpu/scratch.h"
 #include "folded_bounds.h"
 
@@ -43,7 +44,8 @@ class Screen {
   void compute(const ScreenSum& sum);
 
   // Writes the k best of the tail's values, given that no finished value is further than `bound`
-  // from it. False, and nothing is written, where the bound leaves too many.
+  // from it, but for the weights' rounding. False, and nothing is written, where the bound leaves
+  // too many.
   bool top(const ExactTail& tail, double bound, int64_t k, int32_t* indices, float* values);
 
  private:
@@ -57,7 +59,9 @@ class Screen {
   const Execution execution_;
   const FoldedKernels& folded_;
   const Scratch<float> values_, maxima_;
-  std::vector<float> weights_, kept_;
+  RowSum rows_;
+  double slack_ = 0.0;  // what the values are off by for rounded weights
+  std::vector<float> kept_;
   std::vector<int32_t> found_;
 };
 

@@ -60,6 +60,13 @@ def test_what_judges_survivors_under_asan_and_ubsan(tmp_path):
     compile_and_run([HERE / "screening.cpp", *kernels], flags, tmp_path)
 
 
+def test_sums_of_rows_under_asan_and_ubsan(tmp_path):
+    flags = ["-O2", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    parts = ("kernels", "folded_kernels", "row_sum")
+    sources = [one for one in engine_sources() if one.stem.startswith(parts)]
+    compile_and_run([HERE / "row_sums.cpp", *sources], flags, tmp_path)
+
+
 def test_the_pool_under_tsan(tmp_path):
     sources = [HERE / "pool.cpp", CSRC / "parallel.cpp"]
     compile_and_run(sources, ["-O1", "-fsanitize=thread"], tmp_path)
