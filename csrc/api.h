@@ -166,6 +166,28 @@ Status folded_recommend(const CodeView& code, const StatsView& stats, const Fold
 Status folded_scores(const CodeView& code, const FoldedTable& products, float* out,
                      const Execution& execution);
 
+struct FoldedModel {  // of which both ends are folded
+  Matrix item_weight;
+  FoldedEncoder encode_side;
+  Matrix encoder;
+  const float* encoder_bias;
+  Matrix dictionary;
+  const float* bias;  // the SAE's, which is the encoder's centre too
+  FoldedDecoder decode_side;
+  Matrix items;
+  const float* item_bias;  // null: 0
+  const float* cold;       // (d): stands in for the embedding of a row without items
+  int64_t k;
+  bool standardize;
+  float threshold;  // what does not exceed it leaves the code; -inf: nothing
+};
+
+// encode_rows, folded_topk_encode, steer and steer_decode to reconstruct (knobs null:
+// sparse_decode) and folded_recommend, bit for bit, in one pass over the rows.
+Status folded_answer(const FoldedModel& model, const RowsView& rows, const KnobsView* knobs,
+                     bool exclude_seen, const uint8_t* allowed, const CodeOut& out,
+                     const Execution& execution);
+
 struct LiveScores {    // of one user, before any knob
   const float* code;   // (I): folded_scores of the code
   const float* dense;  // (I): embedding @ items.T + item bias; residual mode only

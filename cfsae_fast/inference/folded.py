@@ -21,12 +21,13 @@ from cfsae_fast.errors import ModelFormatError
 from cfsae_fast.inference.cfae import CFAENetwork
 from cfsae_fast.inference.sae import SAENetwork
 from cfsae_fast.ops import Encoded, Recommended, Rows
-from cfsae_fast.ops.folded import FoldedSide, FoldedTable
+from cfsae_fast.ops.folded import FoldedModel, FoldedSide, FoldedTable
 
 # A batch shares what it reads of the encoder, so that its products are bound by arithmetic; the
 # table's rows are each user's own, and come from memory. One byte of these takes as long as so many
-# products of bytes (13 GB/s and 320 G/s a core): long histories go the dense way.
-BATCH, PRODUCTS_PER_BYTE = 48, 16
+# products of bytes (16 GB/s and 260 G/s a core), and to read the encoder once as long as the
+# products of so many users.
+PRODUCTS_PER_BYTE, USERS_PER_READING = 16, 32
 BLOCK_BYTES = 64 << 20  # of fp32 products at a time, while a table is built
 _UNIT = 2.0**-24  # relative rounding error of one fp32 operation
 _PARTS = ("values", "scales", "errors", "sums", "shifts", "norms")
@@ -73,9 +74,7 @@ class FoldedTables:
         self, sae: SAENetwork, rows: Rows, embedding: np.ndarray, *, threads: int = 0
     ) -> Encoded:
         """`sae.encode(embedding)`, where embedding (B, d) is the CFAE's of `rows`."""
-        n, entries = len(embedding), len(rows.items)
-        many = n >= BATCH and sae.screen is not None and entries * PRODUCTS_PER_BYTE > n * sae.d
-        if self.encode_side is None or many:
+        if self.encode_side is None or self.dense_encoding_pays(sae, rows):
             return sae.encode(embedding, threads=threads)
         encoded = ops.folded_topk_encode(
             rows,
@@ -89,6 +88,12 @@ class FoldedTables:
             threads=threads,
         )
         return sae.finish(encoded)
+
+    def dense_encoding_pays(self, sae: SAENetwork, rows: Rows) -> bool:
+        """Whether the table would be slower for these rows: many of them, with long histories."""
+        users = len(rows.offsets) - 1 + USERS_PER_READING
+        longer = len(rows.items) * PRODUCTS_PER_BYTE > users * sae.d
+        return longer and sae.screen is not None
 
     def recommend(
         self,
@@ -116,6 +121,17 @@ class FoldedTables:
             allowed=allowed,
             threads=threads,
         )
+
+    def model(self, cfae: CFAENetwork, sae: SAENetwork, cold: np.ndarray) -> FoldedModel | None:
+        """The tables and the weights as the engine asks them in one call; None where an end is not
+        folded. They are borrowed: no array is copied."""
+        if self.encode_side is None or self.decode_side is None:
+            return None
+        return FoldedModel(
+            cfae.item_weight, self.encode_side, sae.encoder, sae.encoder_bias, sae.dictionary,
+            sae.bias, self.decode_side, cfae.items, cfae.item_bias,
+            np.ascontiguousarray(cold, np.float32), sae.width, sae.standardize, sae.threshold,
+        )  # fmt: skip
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Arrays to save: "encode.values" and so on."""

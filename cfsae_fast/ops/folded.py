@@ -111,6 +111,69 @@ def folded_recommend(
     return found
 
 
+class FoldedModel:
+    """A model of which both ends are folded, as the engine keeps it: `answer` is one call.
+
+    Arrays as CFAENetwork and SAENetwork hold them; cold (d,) stands in for the embedding of a row
+    without items; threshold: what does not exceed it leaves the code (None: nothing does).
+
+    Raises:
+        ValueError, TypeError: an array has another shape or dtype than the others ask for.
+    """
+
+    def __init__(
+        self,
+        item_weight: Array,
+        encode_side: FoldedSide,
+        encoder: Array,
+        encoder_bias: Array,
+        dictionary: Array,
+        bias: Array,
+        decode_side: FoldedSide,
+        items: Array,
+        item_bias: Array | None,
+        cold: Array,
+        k: int,
+        standardize: bool = True,
+        threshold: float | None = None,
+    ) -> None:
+        self._parts = (
+            item_weight, encode_side, encoder, encoder_bias, dictionary, bias, decode_side, items,
+            item_bias, cold, k, standardize, threshold,
+        )  # fmt: skip
+        encode_side, decode_side = (
+            (tuple(side.table), side.sums, side.shifts, side.norms)
+            for side in (encode_side, decode_side)
+        )
+        self._engine = _C.FoldedModel(
+            item_weight, encode_side, encoder, encoder_bias, dictionary, bias, decode_side, items,
+            item_bias, cold, k, standardize, -np.inf if threshold is None else threshold,
+        )  # fmt: skip
+
+    def __reduce__(self) -> tuple:
+        return type(self), self._parts
+
+    def answer(
+        self,
+        rows: Rows,
+        knobs: Knobs | None,
+        n: int,
+        *,
+        exclude_seen: bool = True,
+        allowed: Array | None = None,
+        threads: int = 0,
+    ) -> Recommended:
+        """encode_rows, folded_topk_encode, steer and steer_decode (reconstruct), then
+        folded_recommend: the same bits, without a way through Python in between."""
+        if n < 1:
+            raise ValueError(f"n must be at least 1, got {n}")
+        found = _empty(len(rows.offsets) - 1, n)
+        self._engine.answer(
+            *map(plain, rows), knobs, exclude_seen, as_bytes(allowed), *found, *execution(threads)
+        )
+        return found
+
+
 def folded_scores(code: Code, table: FoldedTable, *, threads: int = 0) -> Array:
     """About code @ dictionary @ items.T: (B, k), (L, I) -> (B, I) float32, for `folded_turn`."""
     if not isinstance(code.values, Array):

@@ -79,10 +79,10 @@ def settled(
     Raises:
         ValueError: a row asks for two shares at once.
     """
-    distinct = dict.fromkeys(turns)
-    if not any(isinstance(turn, Boost) and turn.share for one in distinct for turn in one):
-        cleared = {one: Turns(t for t in one if not _nothing(t)) for one in distinct}
-        return [cleared[one] for one in turns]
+    distinct = {id(one): one for one in turns}
+    if not any(isinstance(turn, Boost) and turn.share for one in distinct.values() for turn in one):
+        cleared = {key: Turns(t for t in one if not _nothing(t)) for key, one in distinct.items()}
+        return [cleared[id(one)] for one in turns]
     wanted: dict[Boost, list[int]] = {}
     for row, one in enumerate(turns):
         asked = [turn for turn in one if isinstance(turn, Boost) and turn.share]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from cfsae_fast.ids import Ids, texts_from_arrays, texts_to_arrays
 from cfsae_fast.inference import CFAENetwork, FoldedTables, SAENetwork, load_tables, save_tables
 from cfsae_fast.io import MANIFEST, read_directory, read_json, write_directory
 from cfsae_fast.ops import Rows
+from cfsae_fast.ops.folded import FoldedModel
 
 KIND = "recommender"
 WISHES = 4096  # resolved ones that a model remembers
@@ -72,6 +74,11 @@ class Fitted:
 
     def title(self, position: int) -> str | None:
         return None if self.titles is None else str(self.titles[position])
+
+    @cached_property
+    def folded_model(self) -> FoldedModel | None:
+        """The folded tables with the weights, for answers in one call, or None."""
+        return None if self.folded is None else self.folded.model(self.cfae, self.sae, self.cold)
 
     def resolved(self, turns: steering.Turns) -> steering.KnobRow:
         """`steering.resolve` with this model's concepts; the same wishes come again and again."""

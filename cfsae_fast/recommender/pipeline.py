@@ -34,7 +34,7 @@ def concepts_of(fitted: Fitted) -> ConceptMap:
 
 def embed(fitted: Fitted, request: Request, threads: int = 0) -> np.ndarray:
     """Embedding (B, d): brought factors where there are any, else encoded; cold where empty."""
-    if fitted.user_factors is not None and request.users is not None:
+    if _brought(fitted, request):
         return np.ascontiguousarray(fitted.user_factors[request.users])
     embedding = fitted.cfae.encode(request.rows, threads=threads)
     offsets = request.rows.offsets
@@ -48,11 +48,12 @@ def embed(fitted: Fitted, request: Request, threads: int = 0) -> np.ndarray:
     return embedding
 
 
-def knobs_of(fitted: Fitted, turns: list[Any], encoded: Encoded) -> Knobs | None:
-    """The knobs of each row's turns, or None where no row turns any."""
+def knobs_of(fitted: Fitted, turns: list[Any], encoded: Encoded | None) -> Knobs | None:
+    """The knobs of each row's turns, or None where no row turns any; encoded may be None where
+    none is relative to the code."""
     if not any(turns):
         return None
-    activation = partial(encoded.code.values.sum, axis=1)
+    activation = None if encoded is None else partial(encoded.code.values.sum, axis=1)
     return steering.knobs_for(turns, fitted.concepts, activation, resolved=fitted.resolved)
 
 
@@ -67,10 +68,25 @@ def steer(
     return _turned(fitted, embedding, encoded, turns, mode, threads)[0]
 
 
+def _brought(fitted: Fitted, request: Request) -> bool:
+    """Whether the embeddings are factors that came with the model."""
+    return fitted.user_factors is not None and request.users is not None
+
+
+def _in_one_call(fitted: Fitted, request: Request, turns: list[Any]) -> bool:
+    """Whether the folded model may answer, and is the fastest way: not where a wish is measured by
+    the code, which must come first then, nor where the steps gain by being taken for all rows."""
+    if fitted.folded_model is None or _brought(fitted, request):
+        return False
+    if fitted.folded.dense_encoding_pays(fitted.sae, request.rows):
+        return False
+    distinct = {id(one): one for one in turns if one}.values()
+    return not any(fitted.resolved(one).is_relative for one in distinct)
+
+
 def encode(fitted: Fitted, request: Request, embedding: np.ndarray, threads: int = 0) -> Encoded:
     """Codes of `embed(request)`, by the folded tables where there are any."""
-    brought = fitted.user_factors is not None and request.users is not None
-    if fitted.folded is None or brought:
+    if fitted.folded is None or _brought(fitted, request):
         return fitted.sae.encode(embedding, threads=threads)
     return fitted.folded.encode(fitted.sae, request.rows, embedding, threads=threads)
 
@@ -88,6 +104,10 @@ def answer(
 ) -> Recommended:
     """The whole line: rows and turns to top-N item positions and scores."""
     check_mode(mode)
+    if mode == "reconstruct" and _in_one_call(fitted, request, turns):
+        knobs = knobs_of(fitted, turns, None)
+        options = {"exclude_seen": exclude_seen, "allowed": allowed, "threads": threads}
+        return fitted.folded_model.answer(request.rows, knobs, n, **options)
     seen = request.rows if exclude_seen else None
     embedding = embed(fitted, request, threads)
     if mode == "residual" and not any(turns):

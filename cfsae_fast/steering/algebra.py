@@ -127,15 +127,17 @@ def knobs_for(
     Raises:
         UnknownConceptError, ValueError: as `resolve`; or activation does not fit.
     """
-    sets = [as_turns(one) for one in batch]
     know = resolved or (lambda turns: resolve(turns, concepts))
-    distinct = {turns: know(turns) for turns in dict.fromkeys(sets)}
-    found = [distinct[turns] for turns in sets]
+    # the same object in many rows, as one wish for all gives it, is read once
+    turns_of = {key: as_turns(one) for key, one in {id(one): one for one in batch}.items()}
+    distinct = {turns: know(turns) for turns in dict.fromkeys(turns_of.values())}
+    rows = {key: distinct[turns] for key, turns in turns_of.items()}
+    found = [rows[id(one)] for one in batch]
     relative = any(row.is_relative for row in distinct.values())
     if len(distinct) == 1 and not relative:
         return found[0].shared
     if relative:
-        sums = _activation(activation() if callable(activation) else activation, len(sets))
+        sums = _activation(activation() if callable(activation) else activation, len(found))
         found = [row.at(s) for row, s in zip(found, sums, strict=True)]
     return _csr(found)
 

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "api.h"
-#include "cpu/folded_screen.h"
+#include "cpu/folded_rows.h"
 #include "cpu/row_sum.h"
 #include "cpu/standardise.h"
 #include "folded_bounds.h"
@@ -32,49 +32,82 @@ void for_each_row(int64_t n_rows, int64_t columns, int64_t operations, const Exe
   });
 }
 
-void require(Status status) {
-  if (status != Status::kOk) throw std::bad_alloc();
+}  // namespace
+
+void encode_row(const EncodeEnd& end, const Entries& entries, const float* embedding,
+                const CodeOut& code, float* mean, float* std, Screen& screen,
+                const Execution& execution) {
+  const int64_t dim = end.encoder.dim;
+  float mean_b = 0.0f, std_b = 1.0f;
+  if (mean != nullptr) {
+    const RowStats stats = row_stats(embedding, dim);
+    mean_b = *mean = static_cast<float>(stats.mean);
+    std_b = *std = static_cast<float>(stats.deviation + kStdEpsilon);
+  }
+  const Scratch<float> query(dim);
+  centre_row(embedding, mean_b, std_b, end.centre, dim, query.data());
+  const auto& [items, values, n] = entries;
+  const FoldedEncoder& folded = end.folded;
+  const double bound = encode_bound(folded, weigh(folded.products, items, values, n), n, dim,
+                                    mean_b, std_b, length_of(query.data(), dim));
+  if (n > 0 && bound < kWorthless) {
+    screen.compute({folded.products,
+                    items,
+                    values,
+                    n,
+                    1.0f / std_b,
+                    {{folded.sums, -mean_b / std_b}, {folded.offsets, 1.0f}, {}}});
+    const ExactTail tail{end.encoder, end.bias, query.data(), 0.0f, 0.0f};
+    if (screen.top(tail, bound, code.k, code.indices, code.values)) return;
+  }
+  require(topk_encode({embedding, 1, dim}, end.encoder, end.bias, end.centre, code, mean, std,
+                      execution));
 }
 
-}  // namespace
+void recommend_row(const DecodeEnd& end, const CodeView& code, const StatsView& stats,
+                   const float* embedding, const Asked& asked, const CodeOut& out, Screen& screen,
+                   const Execution& execution) {
+  const FoldedDecoder& folded = end.folded;
+  const int64_t dim = end.items.dim;
+  const float mean = stats.mean == nullptr ? 0.0f : *stats.mean;
+  const float std = stats.std == nullptr ? 1.0f : *stats.std;
+  const double bound =
+      decode_bound(folded, weigh(folded.products, code.indices, code.values, code.k), code.k, dim,
+                   mean, std, length_of(embedding, dim));
+  if (bound < kWorthless) {
+    ScreenSum sum{folded.products,
+                  code.indices,
+                  code.values,
+                  code.k,
+                  std,
+                  {{folded.sums, mean}, {folded.shifts, std}, {end.bias, 1.0f}}};
+    sum.allowed = asked.allowed;
+    if (asked.seen != nullptr) {
+      sum.excluded = asked.seen->items + asked.seen->offsets[0];
+      sum.n_excluded = asked.seen->offsets[1] - asked.seen->offsets[0];
+    }
+    screen.compute(sum);
+    const ExactTail tail{end.items, end.bias, embedding, kNothing, kNothing};
+    if (screen.top(tail, bound, out.k, out.indices, out.values)) return;
+  }
+  require(recommend({embedding, 1, dim}, end.items, end.bias, asked.seen, asked.allowed, out,
+                    execution));
+}
 
 Status folded_topk_encode(const RowsView& rows, const FoldedEncoder& folded,
                           const Matrix& embedding, const Matrix& encoder, const float* bias,
                           const float* centre, const CodeOut& code, float* mean, float* std,
                           const Execution& execution) {
-  const int64_t n_latents = encoder.n_rows, dim = encoder.dim;
-  const auto encode_row = [&](int64_t b, Screen& screen, const Execution& how) {
-    const int64_t first = rows.offsets[b], n = rows.offsets[b + 1] - first;
-    const int32_t* const items = rows.items + first;
-    const float* const values = rows.values == nullptr ? nullptr : rows.values + first;
+  const EncodeEnd end{folded, encoder, bias, centre};
+  const auto encode = [&](int64_t b, Screen& screen, const Execution& how) {
     const CodeOut out{1, code.k, code.indices + b * code.k, code.values + b * code.k};
-    float mean_b = 0.0f, std_b = 1.0f;
-    if (mean != nullptr) {
-      const RowStats stats = row_stats(embedding.row(b), dim);
-      mean_b = mean[b] = static_cast<float>(stats.mean);
-      std_b = std[b] = static_cast<float>(stats.deviation + kStdEpsilon);
-    }
-    const Scratch<float> query(dim);
-    centre_row(embedding.row(b), mean_b, std_b, centre, dim, query.data());
-    const double bound = encode_bound(folded, weigh(folded.products, items, values, n), n, dim,
-                                      mean_b, std_b, length_of(query.data(), dim));
-    if (n > 0 && bound < kWorthless) {
-      screen.compute({folded.products,
-                      items,
-                      values,
-                      n,
-                      1.0f / std_b,
-                      {{folded.sums, -mean_b / std_b}, {folded.offsets, 1.0f}, {}}});
-      const ExactTail tail{encoder, bias, query.data(), 0.0f, 0.0f};
-      if (screen.top(tail, bound, out.k, out.indices, out.values)) return;
-    }
-    require(topk_encode({embedding.row(b), 1, dim}, encoder, bias, centre, out,
-                        mean == nullptr ? nullptr : mean + b, std == nullptr ? nullptr : std + b,
-                        how));
+    encode_row(end, entries_of(rows, b), embedding.row(b), out,
+               mean == nullptr ? nullptr : mean + b, std == nullptr ? nullptr : std + b, screen,
+               how);
   };
   return guarded([&] {
     const int64_t entries = rows.offsets[rows.n_rows] - rows.offsets[0];
-    for_each_row(rows.n_rows, n_latents, entries * n_latents, execution, encode_row);
+    for_each_row(rows.n_rows, encoder.n_rows, entries * encoder.n_rows, execution, encode);
   });
 }
 
@@ -82,36 +115,18 @@ Status folded_recommend(const CodeView& code, const StatsView& stats, const Fold
                         const Matrix& embedding, const Matrix& items, const float* bias,
                         const RowsView* seen, const uint8_t* allowed, const CodeOut& out,
                         const Execution& execution) {
-  const auto recommend_row = [&](int64_t b, Screen& screen, const Execution& how) {
-    const int32_t* const latents = code.indices + b * code.k;
-    const float* const values = code.values + b * code.k;
-    const float mean = stats.mean == nullptr ? 0.0f : stats.mean[b];
-    const float std = stats.std == nullptr ? 1.0f : stats.std[b];
-    const CodeOut to{1, out.k, out.indices + b * out.k, out.values + b * out.k};
-    RowsView own{};
-    if (seen != nullptr) own = {1, seen->offsets + b, seen->items, nullptr};
-    const double bound =
-        decode_bound(folded, weigh(folded.products, latents, values, code.k), code.k, items.dim,
-                     mean, std, length_of(embedding.row(b), items.dim));
-    if (bound < kWorthless) {
-      ScreenSum sum{
-          folded.products, latents, values,
-          code.k,          std,     {{folded.sums, mean}, {folded.shifts, std}, {bias, 1.0f}}};
-      sum.allowed = allowed;
-      if (seen != nullptr) {
-        sum.excluded = own.items + own.offsets[0];
-        sum.n_excluded = own.offsets[1] - own.offsets[0];
-      }
-      screen.compute(sum);
-      const ExactTail tail{items, bias, embedding.row(b), kNothing, kNothing};
-      if (screen.top(tail, bound, to.k, to.indices, to.values)) return;
-    }
-    require(recommend({embedding.row(b), 1, items.dim}, items, bias,
-                      seen == nullptr ? nullptr : &own, allowed, to, how));
+  const DecodeEnd end{folded, items, bias};
+  const auto decode = [&](int64_t b, Screen& screen, const Execution& how) {
+    const CodeView its{1, code.k, code.indices + b * code.k, code.values + b * code.k};
+    const StatsView own{stats.mean == nullptr ? nullptr : stats.mean + b,
+                        stats.std == nullptr ? nullptr : stats.std + b};
+    RowsView hidden{};
+    if (seen != nullptr) hidden = {1, seen->offsets + b, seen->items, nullptr};
+    recommend_row(end, its, own, embedding.row(b), {seen == nullptr ? nullptr : &hidden, allowed},
+                  {1, out.k, out.indices + b * out.k, out.values + b * out.k}, screen, how);
   };
   return guarded([&] {
-    for_each_row(code.n_rows, items.n_rows, code.n_rows * code.k * items.n_rows, execution,
-                 recommend_row);
+    for_each_row(code.n_rows, items.n_rows, code.n_rows * code.k * items.n_rows, execution, decode);
   });
 }
 

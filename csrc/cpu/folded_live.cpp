@@ -106,10 +106,8 @@ Status folded_turn(const LiveScores& live, const Matrix& embedding, const CodeVi
       const ExactTail tail{items, item_bias, moved.data(), kNothing, kNothing};
       if (screen.top(tail, bound, out.k, out.indices, out.values)) return;
     }
-    if (recommend({moved.data(), 1, items.dim}, items, item_bias, seen, allowed, out, execution) !=
-        Status::kOk) {
-      throw std::bad_alloc();
-    }
+    require(
+        recommend({moved.data(), 1, items.dim}, items, item_bias, seen, allowed, out, execution));
   });
 }
 

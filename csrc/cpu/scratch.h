@@ -44,4 +44,9 @@ Status guarded(const Body& body) {
   }
 }
 
+// Inside `guarded`: an op that is part of another.
+inline void require(Status status) {
+  if (status != Status::kOk) throw std::bad_alloc();
+}
+
 }  // namespace cfsae::cpu

@@ -4,6 +4,7 @@
 #include <pybind11/stl.h>
 
 #include <array>
+#include <tuple>
 
 #include "python/checks.h"
 
@@ -31,6 +32,18 @@ cpu::FoldedDecoder decoder_of(const py::tuple& table, Handle sums, Handle shifts
           norms[3]};
 }
 
+cpu::FoldedEncoder encoder_of(const py::tuple& table, Handle sums, Handle shifts,
+                              const Norms& norms, int64_t n_items, int64_t n_latents) {
+  return {table_of(table, "table", n_items, n_latents),
+          borrow<float>(sums, "sums", {n_latents}),
+          borrow<float>(shifts, "offsets", {n_latents}),
+          norms[0],
+          norms[1],
+          norms[3]};
+}
+
+using Side = std::tuple<py::tuple, py::object, py::object, Norms>;  // table, sums, shifts, norms
+
 void folded_topk_encode(Handle offsets, Handle items, Handle values, const py::tuple& table,
                         Handle sums, Handle shifts, const Norms& norms, Handle embedding,
                         Handle encoder, Handle bias, Handle centre, Handle indices,
@@ -40,12 +53,7 @@ void folded_topk_encode(Handle offsets, Handle items, Handle values, const py::t
   const Matrix e = matrix(encoder, "encoder", kAny, x.dim);
   const int64_t n_items = size_of(table[0], "table", 0);
   const RowsView rows = rows_view("rows", offsets, items, values, n_items, x.n_rows);
-  const cpu::FoldedEncoder folded{table_of(table, "table", n_items, e.n_rows),
-                                  borrow<float>(sums, "sums", {e.n_rows}),
-                                  borrow<float>(shifts, "offsets", {e.n_rows}),
-                                  norms[0],
-                                  norms[1],
-                                  norms[3]};
+  const cpu::FoldedEncoder folded = encoder_of(table, sums, shifts, norms, n_items, e.n_rows);
   const float* const b = borrow<float>(bias, "bias", {e.n_rows});
   const float* const c = borrow<float>(centre, "centre", {x.dim});
   const CodeOut code = code_out(indices, code_values, x.n_rows);
@@ -131,9 +139,76 @@ void folded_turn(Handle live_code, Handle live_dense, Handle embedding, Handle i
   });
 }
 
+// Borrows its arrays for as long as it lives: a request pays for its own arguments alone.
+class Model {
+ public:
+  Model(const py::object& item_weight, const Side& encode_side, const py::object& encoder,
+        const py::object& encoder_bias, const py::object& dictionary, const py::object& bias,
+        const Side& decode_side, const py::object& items, const py::object& item_bias,
+        const py::object& cold, int64_t k, bool standardize, float threshold)
+      : kept_(py::make_tuple(item_weight, std::get<0>(encode_side), std::get<1>(encode_side),
+                             std::get<2>(encode_side), encoder, encoder_bias, dictionary, bias,
+                             std::get<0>(decode_side), std::get<1>(decode_side),
+                             std::get<2>(decode_side), items, item_bias, cold)) {
+    const Matrix i = matrix(items, "items");
+    const Matrix e = matrix(encoder, "encoder", kAny, i.dim);
+    if (k < 1 || k > e.n_rows) bad_value("k must lie in [1, n_latents]");
+    model_ = {matrix(item_weight, "item_weight", i.n_rows, i.dim),
+              std::apply(
+                  [&](Handle table, Handle sums, Handle shifts, const Norms& norms) {
+                    return encoder_of(table, sums, shifts, norms, i.n_rows, e.n_rows);
+                  },
+                  encode_side),
+              e,
+              borrow<float>(encoder_bias, "encoder_bias", {e.n_rows}),
+              matrix(dictionary, "dictionary", e.n_rows, i.dim),
+              borrow<float>(bias, "bias", {i.dim}),
+              std::apply(
+                  [&](Handle table, Handle sums, Handle shifts, const Norms& norms) {
+                    return decoder_of(table, sums, shifts, norms, e.n_rows, i.n_rows);
+                  },
+                  decode_side),
+              i,
+              borrow_if<float>(item_bias, "item_bias", {i.n_rows}),
+              borrow<float>(cold, "cold", {i.dim}),
+              k,
+              standardize,
+              threshold};
+  }
+
+  // knobs: (offsets, latents, weights, kinds), or None
+  void answer(Handle offsets, Handle items, Handle values, Handle knobs, bool exclude_seen,
+              Handle allowed, Handle ids, Handle scores, int threads,
+              const std::string& isa) const {
+    const RowsView rows = rows_view("rows", offsets, items, values, model_.items.n_rows);
+    CheckedKnobs turned{};
+    const bool steered = !knobs.is_none();
+    if (steered) {
+      const auto its = knobs.cast<std::array<py::object, 4>>();
+      turned = knobs_view(its[0], its[1], its[2], its[3], model_.encoder.n_rows, rows.n_rows);
+    }
+    const uint8_t* const allow = borrow_if<uint8_t>(allowed, "allowed", {model_.items.n_rows});
+    const CodeOut out = code_out(ids, scores, rows.n_rows);
+    const Execution how = execution(threads, isa);
+    run([&] {
+      return cpu::folded_answer(model_, rows, steered ? &turned.view : nullptr, exclude_seen, allow,
+                                out, how);
+    });
+  }
+
+ private:
+  const py::tuple kept_;
+  cpu::FoldedModel model_;
+};
+
 }  // namespace
 
 void add_folded(py::module_& m) {
+  py::class_<Model>(m, "FoldedModel")
+      .def(py::init<const py::object&, const Side&, const py::object&, const py::object&,
+                    const py::object&, const py::object&, const Side&, const py::object&,
+                    const py::object&, const py::object&, int64_t, bool, float>())
+      .def("answer", &Model::answer);
   m.def("folded_topk_encode", folded_topk_encode);
   m.def("folded_recommend", folded_recommend);
   m.def("folded_scores", folded_scores);

@@ -4,39 +4,15 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
-#include <random>
 #include <vector>
 
-#include "api.h"
+#include "drawing.h"
+
+void check_folded();  // random_folded.cpp
 
 namespace {
 
-using cfsae::Execution;
-using cfsae::Isa;
-using cfsae::Matrix;
-using Floats = std::vector<float>;
-using Ints = std::vector<int32_t>;
-
-std::mt19937 generator;
 std::vector<uint8_t> screen_memory;
-
-int64_t pick(int64_t low, int64_t high) {
-  return std::uniform_int_distribution<int64_t>(low, high)(generator);
-}
-
-Floats floats(int64_t n) {  // small integers: float32 arithmetic is exact
-  Floats out(n);
-  for (float& value : out) value = static_cast<float>(pick(-2, 2));
-  return out;
-}
-
-Execution any_execution() {
-  std::vector<Isa> isas;
-  for (const Isa isa : {Isa::kBaseline, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Vnni}) {
-    if (cfsae::cpu::supports(isa)) isas.push_back(isa);
-  }
-  return {static_cast<int>(pick(1, 3)), isas[pick(0, static_cast<int64_t>(isas.size()) - 1)]};
-}
 
 Matrix screened(Matrix matrix, const Execution& how) {  // half the time
   if (pick(0, 1) == 0) return matrix;
@@ -45,40 +21,6 @@ Matrix screened(Matrix matrix, const Execution& how) {  // half the time
   cfsae::cpu::make_screen(matrix, screen_memory.data(), how);
   matrix.screen = screen_memory.data();
   return matrix;
-}
-
-void expect(bool holds, const char* what) {
-  if (holds) return;
-  std::printf("failed: %s\n", what);
-  std::exit(1);
-}
-
-void expect_equal(const Floats& got, const std::vector<double>& want, const char* what) {
-  for (size_t i = 0; i < got.size(); ++i) expect(std::abs(got[i] - want[i]) < 1e-3, what);
-}
-
-struct Csr {
-  std::vector<int64_t> offsets;
-  Ints items;
-  Floats values;
-
-  Csr(int64_t n_rows, int64_t n_items) {
-    offsets.push_back(0);
-    for (int64_t b = 0; b < n_rows; ++b) offsets.push_back(offsets.back() + pick(0, 6));
-    for (int64_t j = 0; j < offsets.back(); ++j) {
-      items.push_back(static_cast<int32_t>(pick(0, n_items - 1)));
-    }
-    values = floats(offsets.back());
-  }
-  cfsae::RowsView view() const {
-    return {static_cast<int64_t>(offsets.size()) - 1, offsets.data(), items.data(), values.data()};
-  }
-};
-
-double dot(const float* a, const float* b, int64_t n) {
-  double sum = 0.0;
-  for (int64_t i = 0; i < n; ++i) sum += double{a[i]} * b[i];
-  return sum;
 }
 
 void check_encode_rows() {
@@ -227,101 +169,6 @@ void check_decode_and_steer() {
                            {mean.data(), std.data()}, cfsae::DecodeMode::kReconstruct,
                            direct.data(), how);
   expect_equal(direct, {out.begin(), out.end()}, "steer_decode: steer, then decode");
-}
-
-struct Product {  // left @ right.T as int8; the products of small integers are exact in float
-  std::vector<int8_t> values;
-  Floats scales, errors;
-  int64_t n_rows, n_columns;
-
-  Product(const Floats& left, const Floats& right, int64_t dim)
-      : n_rows(static_cast<int64_t>(left.size()) / dim),
-        n_columns(static_cast<int64_t>(right.size()) / dim) {
-    for (int64_t r = 0; r < n_rows; ++r) {
-      std::vector<double> row;
-      double largest = 1e-9, off = 0.0;
-      for (int64_t c = 0; c < n_columns; ++c) {
-        row.push_back(dot(&left[r * dim], &right[c * dim], dim));
-        largest = std::max(largest, std::abs(row.back()));
-      }
-      scales.push_back(static_cast<float>(largest / 127.0));
-      for (const double value : row) {
-        values.push_back(static_cast<int8_t>(std::lround(value / scales.back())));
-        off = std::max(off, std::abs(value - double{scales.back()} * values.back()));
-      }
-      errors.push_back(static_cast<float>(1.0001 * off + 1e-6));
-    }
-  }
-  cfsae::cpu::FoldedTable view() const {
-    return {values.data(), scales.data(), errors.data(), n_rows, n_columns};
-  }
-};
-
-void check_folded() {
-  const int64_t n = pick(0, 20), items = pick(1, 300), latents = pick(1, 200), dim = pick(1, 40),
-                k = pick(1, latents), top = pick(1, items + 3);
-  const Floats table = floats(items * dim), encoder = floats(latents * dim), bias = floats(latents),
-               dictionary = floats(latents * dim), zeros(std::max(dim, items));
-  const Csr rows(n, items), seen(n, items);
-  const Execution how = any_execution();
-  const Matrix item_matrix{table.data(), items, dim}, encoder_matrix{encoder.data(), latents, dim};
-  Floats x(n * dim), values(n * k), want_values(n * k), mean(n), std(n), moved(n * dim);
-  Ints indices(n * k), want(n * k);
-  cfsae::cpu::encode_rows(rows.view(), item_matrix, nullptr, x.data(), how);
-  std::vector<float> sums(latents), item_sums(items);
-  for (int64_t l = 0; l < latents; ++l) {
-    for (int64_t c = 0; c < dim; ++c) sums[l] += encoder[l * dim + c];
-  }
-  for (int64_t i = 0; i < items; ++i) {
-    for (int64_t c = 0; c < dim; ++c) item_sums[i] += table[i * dim + c];
-  }
-  const double longest = 2.0 * std::sqrt(static_cast<double>(dim));
-  const Product in(table, encoder, dim), out(dictionary, table, dim);
-  cfsae::cpu::folded_topk_encode(
-      rows.view(), {in.view(), sums.data(), bias.data(), longest, longest, 2.0}, {x.data(), n, dim},
-      encoder_matrix, bias.data(), zeros.data(), {n, k, indices.data(), values.data()}, mean.data(),
-      std.data(), how);
-  for (int64_t b = 0; b < n; ++b) {  // row by row, as the folded path answers
-    cfsae::cpu::topk_encode({&x[b * dim], 1, dim}, encoder_matrix, bias.data(), zeros.data(),
-                            {1, k, &want[b * k], &want_values[b * k]}, &mean[b], &std[b], how);
-  }
-  expect(indices == want && values == want_values, "folded_topk_encode");
-  const cfsae::CodeView code{n, k, indices.data(), values.data()};
-  const Matrix atoms{dictionary.data(), latents, dim};
-  cfsae::cpu::sparse_decode(code, atoms, nullptr, {mean.data(), std.data()}, moved.data(), how);
-  const cfsae::cpu::FoldedDecoder decoder{
-      out.view(), item_sums.data(), zeros.data(), longest, longest, 0.0, 0.0};
-  const cfsae::RowsView seen_view = seen.view();
-  Ints ids(n * top), want_ids(n * top);
-  Floats scores(n * top), want_scores(n * top);
-  cfsae::cpu::folded_recommend(code, {mean.data(), std.data()}, decoder, {moved.data(), n, dim},
-                               item_matrix, nullptr, &seen_view, nullptr,
-                               {n, top, ids.data(), scores.data()}, how);
-  Floats kept(n * items);
-  cfsae::cpu::folded_scores(code, out.view(), kept.data(), how);
-  for (int64_t b = 0; b < n; ++b) {
-    const cfsae::RowsView own{1, seen_view.offsets + b, seen_view.items, nullptr};
-    cfsae::cpu::recommend({&moved[b * dim], 1, dim}, item_matrix, nullptr, &own, nullptr,
-                          {1, top, &want_ids[b * top], &want_scores[b * top]}, how);
-  }
-  expect(ids == want_ids && scores == want_scores, "folded_recommend");
-  const int64_t shared[] = {0, 1};
-  const int32_t turned = static_cast<int32_t>(pick(0, latents - 1));
-  const float weight = 0.5f;
-  const uint8_t kind = static_cast<uint8_t>(pick(0, 2));
-  const cfsae::KnobsView knobs{1, shared, &turned, &weight, &kind};
-  for (int64_t b = 0; b < n; ++b) {
-    const cfsae::CodeView one{1, k, &indices[b * k], &values[b * k]};
-    cfsae::cpu::steer_decode({&x[b * dim], 1, dim}, one, knobs, atoms, nullptr, {&mean[b], &std[b]},
-                             cfsae::DecodeMode::kReconstruct, moved.data(), how);
-    cfsae::cpu::recommend({moved.data(), 1, dim}, item_matrix, nullptr, nullptr, nullptr,
-                          {1, top, want_ids.data(), want_scores.data()}, how);
-    cfsae::cpu::folded_turn({&kept[b * items], nullptr}, {&x[b * dim], 1, dim}, one,
-                            {&mean[b], &std[b]}, knobs, atoms, nullptr,
-                            cfsae::DecodeMode::kReconstruct, decoder, item_matrix, nullptr, nullptr,
-                            nullptr, {1, top, ids.data(), scores.data()}, how);
-    expect(std::equal(ids.begin(), ids.begin() + top, want_ids.begin()), "folded_turn");
-  }
 }
 
 // Scores, shares and factors are small integers, which bf16 holds.

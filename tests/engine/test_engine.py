@@ -50,7 +50,7 @@ def engine_sources():
 
 def test_every_op_on_random_shapes_under_asan_and_ubsan(tmp_path):
     flags = ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-    sources = [HERE / "random_shapes.cpp", *engine_sources()]
+    sources = [*HERE.glob("random_*.cpp"), *engine_sources()]
     compile_and_run(sources, flags, tmp_path, "150")
 
 
@@ -78,7 +78,7 @@ def test_the_pool_under_tsan(tmp_path):
 )
 def test_every_op_on_an_emulated_arm(tmp_path):
     """The portable path, whose loops the compiler turns into NEON."""
-    sources = [HERE / "random_shapes.cpp"]
+    sources = [*HERE.glob("random_*.cpp")]
     sources += [
         one for one in engine_sources() if one.stem.removeprefix("folded_") not in ISA_FLAGS
     ]

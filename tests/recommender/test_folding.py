@@ -9,6 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from benchmarks.problems import Sizes, make_fitted
 from cfsae_fast import steering
 from cfsae_fast.errors import ModelFormatError, UnknownIdError
+from cfsae_fast.ops.folded import FoldedModel
 from cfsae_fast.recommender import SteerableRecommender
 from tests.recommender.conftest import small_model
 
@@ -40,6 +41,22 @@ def test_folding_changes_no_answer(kind, sae, mode):
         for who in ({"users": users}, {"histories": histories(dense, 9)}):
             options = {"steer": steer, "mode": mode, "allow": allow, "n": 12}
             assert_same(fast.recommend(**who, **options), dense.recommend(**who, **options))
+
+
+@pytest.mark.parametrize(
+    "steer, mode, at_once",
+    [
+        (None, "reconstruct", True),
+        ({3: 0.4}, "reconstruct", True),
+        ({5: -1}, "reconstruct", False),  # measured by the code, which comes first
+        ({3: 0.4}, "residual", False),
+    ],
+)
+def test_a_reconstructed_answer_is_one_call(steer, mode, at_once, monkeypatch):
+    model, calls, one_call = folded("elsa"), [], FoldedModel.answer
+    monkeypatch.setattr(FoldedModel, "answer", lambda *a, **o: calls.append(1) or one_call(*a, **o))
+    model.recommend(histories=histories(model, 3), steer=steer, mode=mode)
+    assert bool(calls) == at_once
 
 
 def test_the_bytes_are_said_and_the_limit_is_kept():
