@@ -1,10 +1,7 @@
-// topk_encode and recommend by tables of products: a gather-sum over int8 rows gives every value
-// within a bound, and the few that it cannot exclude are computed as the dense path does.
+// topk_encode by a table of products: a gather-sum over int8 rows gives every value within a bound,
+// and the few that it cannot exclude are computed as the dense path does.
 #include <algorithm>
 #include <cmath>
-#include <limits>
-#include <memory>
-#include <vector>
 
 #include "api.h"
 #include "cpu/folded_rows.h"
@@ -14,25 +11,6 @@
 #include "parallel.h"
 
 namespace cfsae::cpu {
-namespace {
-
-constexpr float kNothing = -std::numeric_limits<float>::infinity();
-
-// Rows in parallel where there are several, else the columns of one row; body(b, screen, how).
-template <typename Body>
-void for_each_row(int64_t n_rows, int64_t columns, int64_t operations, const Execution& execution,
-                  const Body& body) {
-  const bool alone = n_rows <= 1;
-  const Execution how{alone ? execution.threads : 1, execution.isa};
-  const int workers = alone ? 1 : workers_for(operations, execution.threads);
-  std::vector<std::unique_ptr<Screen>> screens(workers);
-  parallel_for(n_rows, workers, [&](int64_t b, int worker) {
-    if (!screens[worker]) screens[worker] = std::make_unique<Screen>(columns, how);
-    body(b, *screens[worker], how);
-  });
-}
-
-}  // namespace
 
 void encode_row(const EncodeEnd& end, const Entries& entries, const float* embedding,
                 const CodeOut& code, float* mean, float* std, Screen& screen,
@@ -51,47 +29,15 @@ void encode_row(const EncodeEnd& end, const Entries& entries, const float* embed
   const double bound = encode_bound(folded, weigh(folded.products, items, values, n), n, dim,
                                     mean_b, std_b, length_of(query.data(), dim));
   if (n > 0 && bound < kWorthless) {
-    screen.compute({folded.products,
-                    items,
-                    values,
-                    n,
-                    1.0f / std_b,
-                    {{folded.sums, -mean_b / std_b}, {folded.offsets, 1.0f}, {}}});
+    const ScreenSum sum{
+        folded.products, items,
+        values,          n,
+        1.0f / std_b,    {{folded.sums, -mean_b / std_b}, {folded.offsets, 1.0f}, {}}};
     const ExactTail tail{end.encoder, end.bias, query.data(), 0.0f, 0.0f};
-    if (screen.top(tail, bound, code.k, code.indices, code.values)) return;
+    if (screen.top(sum, tail, bound, code.k, code.indices, code.values)) return;
   }
   require(topk_encode({embedding, 1, dim}, end.encoder, end.bias, end.centre, code, mean, std,
                       execution));
-}
-
-void recommend_row(const DecodeEnd& end, const CodeView& code, const StatsView& stats,
-                   const float* embedding, const Asked& asked, const CodeOut& out, Screen& screen,
-                   const Execution& execution) {
-  const FoldedDecoder& folded = end.folded;
-  const int64_t dim = end.items.dim;
-  const float mean = stats.mean == nullptr ? 0.0f : *stats.mean;
-  const float std = stats.std == nullptr ? 1.0f : *stats.std;
-  const double bound =
-      decode_bound(folded, weigh(folded.products, code.indices, code.values, code.k), code.k, dim,
-                   mean, std, length_of(embedding, dim));
-  if (bound < kWorthless) {
-    ScreenSum sum{folded.products,
-                  code.indices,
-                  code.values,
-                  code.k,
-                  std,
-                  {{folded.sums, mean}, {folded.shifts, std}, {end.bias, 1.0f}}};
-    sum.allowed = asked.allowed;
-    if (asked.seen != nullptr) {
-      sum.excluded = asked.seen->items + asked.seen->offsets[0];
-      sum.n_excluded = asked.seen->offsets[1] - asked.seen->offsets[0];
-    }
-    screen.compute(sum);
-    const ExactTail tail{end.items, end.bias, embedding, kNothing, kNothing};
-    if (screen.top(tail, bound, out.k, out.indices, out.values)) return;
-  }
-  require(recommend({embedding, 1, dim}, end.items, end.bias, asked.seen, asked.allowed, out,
-                    execution));
 }
 
 Status folded_topk_encode(const RowsView& rows, const FoldedEncoder& folded,
@@ -108,25 +54,6 @@ Status folded_topk_encode(const RowsView& rows, const FoldedEncoder& folded,
   return guarded([&] {
     const int64_t entries = rows.offsets[rows.n_rows] - rows.offsets[0];
     for_each_row(rows.n_rows, encoder.n_rows, entries * encoder.n_rows, execution, encode);
-  });
-}
-
-Status folded_recommend(const CodeView& code, const StatsView& stats, const FoldedDecoder& folded,
-                        const Matrix& embedding, const Matrix& items, const float* bias,
-                        const RowsView* seen, const uint8_t* allowed, const CodeOut& out,
-                        const Execution& execution) {
-  const DecodeEnd end{folded, items, bias};
-  const auto decode = [&](int64_t b, Screen& screen, const Execution& how) {
-    const CodeView its{1, code.k, code.indices + b * code.k, code.values + b * code.k};
-    const StatsView own{stats.mean == nullptr ? nullptr : stats.mean + b,
-                        stats.std == nullptr ? nullptr : stats.std + b};
-    RowsView hidden{};
-    if (seen != nullptr) hidden = {1, seen->offsets + b, seen->items, nullptr};
-    recommend_row(end, its, own, embedding.row(b), {seen == nullptr ? nullptr : &hidden, allowed},
-                  {1, out.k, out.indices + b * out.k, out.values + b * out.k}, screen, how);
-  };
-  return guarded([&] {
-    for_each_row(code.n_rows, items.n_rows, code.n_rows * code.k * items.n_rows, execution, decode);
   });
 }
 

@@ -35,8 +35,8 @@ class Worker {  // with memory for one row
         steered_latents_(width_),
         values_(model.k),
         steered_values_(width_),
-        for_latents_(model.encoder.n_rows, execution),
-        for_items_(model.items.n_rows, execution) {}
+        for_latents_(model.encoder.n_rows, model.encoder.n_rows, execution),
+        for_items_(model.items.n_rows, model.items.n_rows, execution) {}
 
   void answer(const RowsView& rows, int64_t b, bool exclude_seen, const uint8_t* allowed,
               const CodeOut& out) {
@@ -46,7 +46,7 @@ class Worker {  // with memory for one row
     const StatsView stats = model_.standardize ? StatsView{&mean_, &std_} : StatsView{};
     code = decode(code, stats, b);
     recommend_row({model_.decode_side, model_.items, model_.item_bias}, code, stats, moved_.data(),
-                  {exclude_seen ? &own : nullptr, allowed}, out, for_items_, execution_);
+                  {exclude_seen, own, allowed}, out, for_items_, execution_);
   }
 
  private:

@@ -33,6 +33,10 @@ struct FoldedKernels {
 
   // values[c] = scale * values[c] + sum of the terms; maxima[b] = the largest of block b.
   void (*finish)(float* values, int64_t n, float scale, const Term (&terms)[3], float* maxima);
+
+  // Of a block's n values those at or above the line, and their places: returns how many. There is
+  // room for kFoldedBlock of each.
+  int64_t (*collect)(const float* values, int64_t n, float line, int32_t* places, float* kept);
 };
 
 const FoldedKernels& folded_kernels(Isa isa);

@@ -94,7 +94,7 @@ void gather_quads(const int8_t* const* rows, const QuadWeights* quads, int64_t n
 }  // namespace
 
 const FoldedKernels& folded_kernels_avx512vnni() {
-  static constexpr FoldedKernels kKernels{gather_sum<16>, gather_quads, finish<16>};
+  static constexpr FoldedKernels kKernels{gather_sum<16>, gather_quads, finish<16>, collect<16>};
   return kKernels;
 }
 

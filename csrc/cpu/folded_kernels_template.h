@@ -108,7 +108,42 @@ void gather_sum(const int8_t* const* rows, const float* weights, int64_t n, int6
 }
 
 template <int Lanes>
-void finish(float* values, int64_t n, float scale, const Term (&terms)[3], float* maxima) {
+float largest_lane(typename VectorsOf<Lanes>::floats v) {
+  if constexpr (Lanes == 1) {
+    return v[0];
+  } else {
+    typename VectorsOf<Lanes / 2>::floats halves[2];
+    std::memcpy(halves, &v, sizeof halves);
+    return largest_lane<Lanes / 2>(halves[0] > halves[1] ? halves[0] : halves[1]);
+  }
+}
+
+template <int Lanes>
+int64_t collect(const float* values, int64_t n, float line, int32_t* places, float* kept) {
+  int64_t held = 0, c = 0;
+#if defined(__AVX512F__)
+  if constexpr (Lanes == 16) {  // whole vectors are stored, never beyond what was read
+    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    for (; c + Lanes <= n; c += Lanes) {
+      const __m512 value = _mm512_loadu_ps(values + c);
+      const __mmask16 above = _mm512_cmp_ps_mask(value, _mm512_set1_ps(line), _CMP_GE_OQ);
+      const __m512i place = _mm512_add_epi32(lanes, _mm512_set1_epi32(static_cast<int>(c)));
+      _mm512_storeu_ps(kept + held, _mm512_maskz_compress_ps(above, value));
+      _mm512_storeu_si512(places + held, _mm512_maskz_compress_epi32(above, place));
+      held += __builtin_popcount(above);
+    }
+  }
+#endif
+  for (; c < n; ++c) {
+    if (!(values[c] >= line)) continue;
+    places[held] = static_cast<int32_t>(c);
+    kept[held++] = values[c];
+  }
+  return held;
+}
+
+template <int Lanes, int Terms>
+void finish_with(float* values, int64_t n, float scale, const Term* terms, float* maxima) {
   using Floats = typename VectorsOf<Lanes>::floats;
   constexpr float kNothing = -__builtin_inff();
   for (int64_t first = 0; first < n; first += kFoldedBlock) {
@@ -117,19 +152,15 @@ void finish(float* values, int64_t n, float scale, const Term (&terms)[3], float
     int64_t c = first;
     for (; c + Lanes <= last; c += Lanes) {
       Floats value = load<Lanes>(values + c) * scale;
-      for (const Term& term : terms) {
-        if (term.vector != nullptr) value += load<Lanes>(term.vector + c) * term.factor;
-      }
+#pragma GCC unroll 3
+      for (int t = 0; t < Terms; ++t) value += load<Lanes>(terms[t].vector + c) * terms[t].factor;
       std::memcpy(values + c, &value, sizeof value);
       most = value > most ? value : most;
     }
-    float best = kNothing;
-    for (int lane = 0; lane < Lanes; ++lane) best = most[lane] > best ? most[lane] : best;
+    float best = largest_lane<Lanes>(most);
     for (; c < last; ++c) {
       float value = values[c] * scale;
-      for (const Term& term : terms) {
-        if (term.vector != nullptr) value += term.vector[c] * term.factor;
-      }
+      for (int t = 0; t < Terms; ++t) value += terms[t].vector[c] * terms[t].factor;
       values[c] = value;
       best = value > best ? value : best;
     }
@@ -138,8 +169,21 @@ void finish(float* values, int64_t n, float scale, const Term (&terms)[3], float
 }
 
 template <int Lanes>
+void finish(float* values, int64_t n, float scale, const Term (&terms)[3], float* maxima) {
+  Term given[3];
+  int count = 0;
+  for (const Term& term : terms) {
+    if (term.vector != nullptr) given[count++] = term;
+  }
+  if (count == 0) finish_with<Lanes, 0>(values, n, scale, given, maxima);
+  if (count == 1) finish_with<Lanes, 1>(values, n, scale, given, maxima);
+  if (count == 2) finish_with<Lanes, 2>(values, n, scale, given, maxima);
+  if (count == 3) finish_with<Lanes, 3>(values, n, scale, given, maxima);
+}
+
+template <int Lanes>
 constexpr FoldedKernels make_folded_kernels() {
-  return {gather_sum<Lanes>, nullptr, finish<Lanes>};
+  return {gather_sum<Lanes>, nullptr, finish<Lanes>, collect<Lanes>};
 }
 
 }  // namespace

@@ -84,7 +84,7 @@ Status folded_turn(const LiveScores& live, const Matrix& embedding, const CodeVi
     const double bound =
         decode_bound(folded, weighed, code.k + n, items.dim, residual ? 0.0f : mean, std, length);
     if (bound < kWorthless) {
-      Screen screen(items.n_rows, execution);
+      Screen screen(items.n_rows, items.n_rows, execution);
       ScreenSum sum{folded.products,
                     turned.ids.data(),
                     turned.values.data(),
@@ -102,9 +102,8 @@ Status folded_turn(const LiveScores& live, const Matrix& embedding, const CodeVi
         sum.excluded = seen->items + seen->offsets[0];
         sum.n_excluded = seen->offsets[1] - seen->offsets[0];
       }
-      screen.compute(sum);
       const ExactTail tail{items, item_bias, moved.data(), kNothing, kNothing};
-      if (screen.top(tail, bound, out.k, out.indices, out.values)) return;
+      if (screen.top(sum, tail, bound, out.k, out.indices, out.values)) return;
     }
     require(
         recommend({moved.data(), 1, items.dim}, items, item_bias, seen, allowed, out, execution));

@@ -3,9 +3,13 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
+#include <vector>
 
 #include "api.h"
 #include "cpu/folded_screen.h"
+#include "cpu/scratch.h"
+#include "parallel.h"
 
 namespace cfsae::cpu {
 
@@ -34,9 +38,26 @@ inline Entries entries_of(const RowsView& rows, int64_t b) {
 }
 
 struct Asked {
-  const RowsView* seen;    // one row, or null
+  bool masked;
+  RowsView seen;           // of one row, if masked
   const uint8_t* allowed;  // null: all
+
+  const RowsView* hidden() const { return masked ? &seen : nullptr; }
 };
+
+// Rows in parallel where there are several, else the columns of one row; body(b, screen, how).
+template <typename Body>
+void for_each_row(int64_t n_rows, int64_t columns, int64_t operations, const Execution& execution,
+                  const Body& body) {
+  const bool alone = n_rows <= 1;
+  const Execution how{alone ? execution.threads : 1, execution.isa};
+  const int workers = alone ? 1 : workers_for(operations, execution.threads);
+  std::vector<std::unique_ptr<Screen>> screens(workers);
+  parallel_for(n_rows, workers, [&](int64_t b, int worker) {
+    if (!screens[worker]) screens[worker] = std::make_unique<Screen>(columns, columns, how);
+    body(b, *screens[worker], how);
+  });
+}
 
 // mean and std: null, or one number each to be written. The screen has a column for every latent.
 void encode_row(const EncodeEnd& end, const Entries& entries, const float* embedding,

@@ -30,44 +30,80 @@ float not_above(double x) {
   return std::nextafterf(rounded, kNothing);
 }
 
+// A line that no exact value of the k best lies below, given that k approximate ones reach `kth`.
+float line_of(double kth, double bound, double floor) {
+  constexpr float kLowest = -std::numeric_limits<float>::max();
+  return std::max(kLowest, not_above(std::max(kth - 2.0 * bound, floor - bound)));
+}
+
+void keep_from(float line, Found& found) {
+  size_t to = 0;
+  for (size_t j = 0; j < found.ids.size(); ++j) {
+    if (!(found.values[j] >= line)) continue;
+    found.ids[to] = found.ids[j];
+    found.values[to++] = found.values[j];
+  }
+  found.ids.resize(to);
+  found.values.resize(to);
+}
+
 }  // namespace
 
-Screen::Screen(int64_t n, const Execution& execution)
-    : n_(n),
+Screen::Screen(int64_t n_columns, int64_t columns_at_once, const Execution& execution)
+    : n_columns_(n_columns),
       execution_(execution),
       folded_(folded_kernels(execution.isa)),
-      values_(n),
-      maxima_(n_blocks(n)),
+      values_(columns_at_once),
+      maxima_(n_blocks(columns_at_once)),
       rows_(folded_) {}
 
-void Screen::compute(const ScreenSum& sum) {
-  slack_ = std::abs(sum.scale) * rows_.set_rounded(sum.table, sum.ids, sum.weights, sum.n);
-  const int64_t n_tasks = (n_ + kColumnsPerTask - 1) / kColumnsPerTask;
-  const Crew crew = crew_for_reading((sum.n + kRowsOfPasses) * n_, execution_.threads);
+void Screen::add(const ScreenSum& sum, int64_t first, int64_t last, double bound, float floor,
+                 int64_t k, Found& found) {
+  if (found.too_many) return;
+  found.slack = std::abs(sum.scale) * rows_.set_rounded(sum.table, sum.ids, sum.weights, sum.n);
+  compute(sum, first, last);
+  gather(first, last - first, bound + found.slack, floor, std::min(k, n_columns_), found);
+}
+
+bool Screen::top(const ScreenSum& sum, const ExactTail& tail, double bound, int64_t k,
+                 int32_t* indices, float* values) {
+  own_.ids.clear();
+  own_.values.clear();
+  own_.too_many = false;
+  add(sum, 0, n_columns_, bound, tail.floor, k, own_);
+  return decide(tail, bound, k, own_, indices, values);
+}
+
+void Screen::compute(const ScreenSum& sum, int64_t first, int64_t last) {
+  const int64_t n_tasks = (last - first + kColumnsPerTask - 1) / kColumnsPerTask;
+  const Crew crew = crew_for_reading((sum.n + kRowsOfPasses) * (last - first), execution_.threads);
   parallel_for(
       n_tasks, crew.workers,
       [&](int64_t task, int) {
-        const int64_t first = task * kColumnsPerTask;
-        compute_range(sum, first, std::min(n_, first + kColumnsPerTask));
+        const int64_t from = first + task * kColumnsPerTask;
+        compute_range(sum, from, std::min(last, from + kColumnsPerTask),
+                      values_.data() + (from - first),
+                      maxima_.data() + (from - first) / kFoldedBlock);
       },
       crew.wake);
 }
 
-void Screen::compute_range(const ScreenSum& sum, int64_t first, int64_t last) {
-  float* const values = values_.data();
+void Screen::compute_range(const ScreenSum& sum, int64_t first, int64_t last, float* values,
+                           float* maxima) const {
+  const int64_t n = last - first;
   if (sum.start == nullptr || sum.factor == 0.0f) {
-    std::fill(values + first, values + last, 0.0f);
+    std::fill(values, values + n, 0.0f);
   } else {
-    for (int64_t c = first; c < last; ++c) values[c] = sum.factor * sum.start[c];
+    for (int64_t c = 0; c < n; ++c) values[c] = sum.factor * sum.start[first + c];
   }
-  rows_.add(first, last - first, values + first);
+  rows_.add(first, n, values);
   for (int64_t j = 0; j < sum.n_excluded; ++j) {
     const int64_t c = sum.excluded[j];
-    if (first <= c && c < last) values[c] = kNothing;
+    if (first <= c && c < last) values[c - first] = kNothing;
   }
   if (sum.allowed != nullptr) {
-    for (int64_t c = first; c < last; ++c) {
-      if (sum.allowed[c] == 0) values[c] = kNothing;
+    for (int64_t c = 0; c < n; ++c) {
+      if (sum.allowed[first + c] == 0) values[c] = kNothing;
     }
   }
   Term terms[3];
@@ -75,48 +111,37 @@ void Screen::compute_range(const ScreenSum& sum, int64_t first, int64_t last) {
     const float* const vector = sum.terms[t].vector;
     terms[t] = {vector == nullptr ? nullptr : vector + first, sum.terms[t].factor};
   }
-  folded_.finish(values + first, last - first, sum.scale, terms,
-                 maxima_.data() + first / kFoldedBlock);
+  folded_.finish(values, n, sum.scale, terms, maxima);
 }
 
 // A number that k of the values reach, close to the largest such.
-double Screen::reached_by(int64_t k, const float* values, int64_t n) const {
-  return n < k ? kNothing : kernels(execution_.isa).reached_by(k, values, n);
+double Screen::reached_by(int64_t k, const std::vector<float>& values) const {
+  const auto n = static_cast<int64_t>(values.size());
+  return n < k ? kNothing : kernels(execution_.isa).reached_by(k, values.data(), n);
 }
 
-bool Screen::gather_survivors(double bound, double floor, int64_t k) {
-  constexpr float kLowest = -std::numeric_limits<float>::max();
-  const int64_t most = std::max<int64_t>(4 * k + 64, n_ / 4);
-  const auto line = [&](double kth) {
-    return std::max(kLowest, not_above(std::max(kth - 2.0 * bound, floor - bound)));
-  };
-  const float first_line = line(reached_by(k, maxima_.data(), n_blocks(n_)));
-  found_.clear();
-  kept_.clear();
-  for (int64_t block = 0; block < n_blocks(n_); ++block) {
-    if (!(maxima_[block] >= first_line)) continue;
-    const int64_t last = std::min(n_, (block + 1) * kFoldedBlock);
-    for (int64_t c = block * kFoldedBlock; c < last; ++c) {
-      if (!(values_[c] >= first_line)) continue;
-      found_.push_back(static_cast<int32_t>(c));
-      kept_.push_back(values_[c]);
+void Screen::gather(int64_t first, int64_t n, double bound, float floor, int64_t k, Found& found) {
+  if (k == 0) return;
+  // each block's maximum is a value of the row, and so is all that was kept
+  reached_.assign(found.values.begin(), found.values.end());
+  reached_.insert(reached_.end(), maxima_.data(), maxima_.data() + n_blocks(n));
+  const float line = line_of(reached_by(k, reached_), bound, floor);
+  for (int64_t block = 0; block < n_blocks(n); ++block) {
+    if (!(maxima_[block] >= line)) continue;
+    const int64_t from = block * kFoldedBlock;
+    int32_t places[kFoldedBlock];
+    float kept[kFoldedBlock];
+    const int64_t held = folded_.collect(values_.data() + from, std::min(n - from, kFoldedBlock),
+                                         line, places, kept);
+    for (int64_t j = 0; j < held; ++j) {
+      found.ids.push_back(static_cast<int32_t>(first + from + places[j]));
     }
+    found.values.insert(found.values.end(), kept, kept + held);
   }
-  if (static_cast<int64_t>(found_.size()) > k) {
-    keep_above(line(reached_by(k, kept_.data(), static_cast<int64_t>(kept_.size()))));
+  if (static_cast<int64_t>(found.ids.size()) > k) {
+    keep_from(line_of(reached_by(k, found.values), bound, floor), found);
   }
-  return static_cast<int64_t>(found_.size()) <= most;
-}
-
-void Screen::keep_above(float line) {
-  size_t to = 0;
-  for (size_t j = 0; j < found_.size(); ++j) {
-    if (!(kept_[j] >= line)) continue;
-    found_[to] = found_[j];
-    kept_[to++] = kept_[j];
-  }
-  found_.resize(to);
-  kept_.resize(to);
+  found.too_many = static_cast<int64_t>(found.ids.size()) > std::max(4 * k + 64, n_columns_ / 4);
 }
 
 void Screen::rescore(const ExactTail& tail, const int32_t* ids, int64_t n,
@@ -138,35 +163,35 @@ void Screen::rescore(const ExactTail& tail, const int32_t* ids, int64_t n,
   }
 }
 
-bool Screen::top(const ExactTail& tail, double bound, int64_t k, int32_t* indices, float* values) {
-  const int64_t wanted = std::min(k, n_);
-  bound += slack_;
-  if (wanted == 0 || !gather_survivors(bound, tail.floor, wanted)) return wanted == 0 && k == 0;
+bool Screen::decide(const ExactTail& tail, double bound, int64_t k, Found& found, int32_t* indices,
+                    float* values) const {
+  const int64_t wanted = std::min(k, n_columns_);
+  if (found.too_many) return false;
   std::vector<Key> keys;
-  keys.reserve(found_.size());
-  if (static_cast<int64_t>(found_.size()) > 2 * wanted) {
+  keys.reserve(found.ids.size());
+  if (static_cast<int64_t>(found.ids.size()) > 2 * wanted) {
     // The k that look best are computed first: the least of them is a floor without a bound's
     // slack.
-    const double kth = reached_by(wanted, kept_.data(), static_cast<int64_t>(kept_.size()));
+    const double kth = reached_by(wanted, found.values);
     std::vector<int32_t> first;
     size_t to = 0;
-    for (size_t j = 0; j < found_.size(); ++j) {
-      if (kept_[j] >= kth) {
-        first.push_back(found_[j]);
+    for (size_t j = 0; j < found.ids.size(); ++j) {
+      if (found.values[j] >= kth) {
+        first.push_back(found.ids[j]);
       } else {
-        found_[to] = found_[j];
-        kept_[to++] = kept_[j];
+        found.ids[to] = found.ids[j];
+        found.values[to++] = found.values[j];
       }
     }
-    found_.resize(to);
-    kept_.resize(to);
+    found.ids.resize(to);
+    found.values.resize(to);
     rescore(tail, first.data(), static_cast<int64_t>(first.size()), keys);
     if (keys.size() == first.size()) {
       const Key least = *std::min_element(keys.begin(), keys.end());
-      keep_above(not_above(double{value_of(least)} - bound));
+      keep_from(not_above(double{value_of(least)} - bound - found.slack), found);
     }
   }
-  rescore(tail, found_.data(), static_cast<int64_t>(found_.size()), keys);
+  rescore(tail, found.ids.data(), static_cast<int64_t>(found.ids.size()), keys);
   const int64_t kept = std::min<int64_t>(k, static_cast<int64_t>(keys.size()));
   std::partial_sort(keys.begin(), keys.begin() + kept, keys.end(), std::greater<Key>());
   for (int64_t j = 0; j < k; ++j) {

@@ -36,33 +36,47 @@ struct ScreenSum {
   const uint8_t* allowed = nullptr;  // null: all
 };
 
+struct Found {  // of one row: columns that may be among its best, by rising column
+  std::vector<int32_t> ids;
+  std::vector<float> values;
+  double slack = 0.0;     // what the values are off by for rounded weights
+  bool too_many = false;  // looked alike: nothing is kept
+};
+
 class Screen {
  public:
-  Screen(int64_t n, const Execution& execution);
+  Screen(int64_t n_columns, int64_t columns_at_once, const Execution& execution);
 
-  // Computes the approximate values, a range of columns after the other.
-  void compute(const ScreenSum& sum);
+  // Computes columns first .. last - 1 of the row, at most columns_at_once, and adds to `found`
+  // what may be among its k best, given that no value is further than `bound` from the tail's, but
+  // for the weights' rounding. Ranges come in rising order.
+  void add(const ScreenSum& sum, int64_t first, int64_t last, double bound, float floor, int64_t k,
+           Found& found);
 
-  // Writes the k best of the tail's values, given that no finished value is further than `bound`
-  // from it, but for the weights' rounding. False, and nothing is written, where the bound leaves
-  // too many.
-  bool top(const ExactTail& tail, double bound, int64_t k, int32_t* indices, float* values);
+  // After all columns: writes the k best of the tail's values. False, and nothing is written, where
+  // the bound left too many.
+  bool decide(const ExactTail& tail, double bound, int64_t k, Found& found, int32_t* indices,
+              float* values) const;
+
+  // Both, for all columns at once.
+  bool top(const ScreenSum& sum, const ExactTail& tail, double bound, int64_t k, int32_t* indices,
+           float* values);
 
  private:
-  void compute_range(const ScreenSum& sum, int64_t first, int64_t last);
-  bool gather_survivors(double bound, double floor, int64_t k);
-  void keep_above(float line);  // of what was found
+  void compute(const ScreenSum& sum, int64_t first, int64_t last);
+  void compute_range(const ScreenSum& sum, int64_t first, int64_t last, float* values,
+                     float* maxima) const;
+  void gather(int64_t first, int64_t n, double bound, float floor, int64_t k, Found& found);
   void rescore(const ExactTail& tail, const int32_t* ids, int64_t n, std::vector<Key>& keys) const;
-  double reached_by(int64_t k, const float* values, int64_t n) const;
+  double reached_by(int64_t k, const std::vector<float>& values) const;
 
-  const int64_t n_;
+  const int64_t n_columns_;
   const Execution execution_;
   const FoldedKernels& folded_;
-  const Scratch<float> values_, maxima_;
+  const Scratch<float> values_, maxima_;  // of the columns at once
   RowSum rows_;
-  double slack_ = 0.0;  // what the values are off by for rounded weights
-  std::vector<float> kept_;
-  std::vector<int32_t> found_;
+  std::vector<float> reached_;
+  Found own_;
 };
 
 // Over the ids that are not negative.

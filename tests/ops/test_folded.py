@@ -133,6 +133,27 @@ def test_few_items_are_allowed(allowed):
     assert_same(tables.recommend(cfae, encoded, moved, 20, allowed=mask), dense)
 
 
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("n_items", [12287, 12289, 26000])
+def test_a_batch_goes_by_strips_of_items(isa, kind, n_items):
+    """More items than a strip holds; what a strip keeps of a row must not hang on the next one."""
+    random = np.random.default_rng(n_items)
+    cfae, sae = model(random, kind, n_items, 8, 60, 5)
+    rows = rows_of(random, 20, n_items, values=False)
+    allowed = random.random(n_items) < 0.9 if random.integers(2) else None
+    with ops.force_isa(isa), np.errstate(all="ignore"):
+        tables = FoldedTables.build(cfae, sae)
+        encoded = sae.encode(cfae.encode(rows))
+        moved = sae.decode(encoded)
+        got = tables.recommend(cfae, encoded, moved, 15, seen=rows, allowed=allowed, threads=2)
+        one_by_one = [
+            cfae.recommend(moved[b : b + 1], 15, seen=rows.take(np.array([b])), allowed=allowed)
+            for b in range(20)
+        ]
+    assert_same(got, [np.concatenate(parts) for parts in zip(*one_by_one, strict=True)])
+
+
 @pytest.mark.parametrize("length", [3, 60])
 def test_a_batch_takes_the_way_that_reads_less(length, monkeypatch):
     random = np.random.default_rng(length)
