@@ -82,6 +82,12 @@ class Ids:
             found = (get(self._key(value), -1) for value in values)
         return np.fromiter(found, dtype=np.int64, count=len(values))
 
+    @property
+    def table(self) -> tuple[np.ndarray, int] | None:
+        """Positions (n,) int64 by id - least (-1: no such id), and the least id; None where ids are
+        text or lie far apart."""
+        return None if self._table is None else (self._table, self._least)
+
     def index(self, values: Iterable[Id]) -> np.ndarray:
         """Positions (n,) int64 of external ids.
 

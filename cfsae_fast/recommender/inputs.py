@@ -14,6 +14,7 @@ import numpy as np
 from cfsae_fast.errors import DataError
 from cfsae_fast.ids import Id, Ids
 from cfsae_fast.ops import Rows
+from cfsae_fast.ops.lists import positions_of_lists
 
 
 class Request(NamedTuple):
@@ -86,6 +87,9 @@ def of_histories(histories: Any, item_ids: Ids, *, unknown: str) -> Request:
         raise ValueError(f"unknown must be 'error' or 'ignore', got {unknown!r}")
     if hasattr(histories, "tocsr"):
         return _of_sparse(histories.tocsr(), len(item_ids))
+    found = _of_ints(histories, item_ids)
+    if found is not None:
+        return found
     given = _listed(histories, "histories")
     nested = [_is_list(one) for one in given]
     if any(nested) and not all(nested):
@@ -102,6 +106,15 @@ def of_histories(histories: Any, item_ids: Ids, *, unknown: str) -> Request:
         ends = np.cumsum([0, *counts])
         counts = np.diff(np.concatenate(([0], np.cumsum(known)))[ends])
     return Request(rows_of(found[known], counts), None, single)
+
+
+def _of_ints(histories: Any, item_ids: Ids) -> Request | None:
+    """What a server is sent: lists of ints that are all known. None: something is otherwise."""
+    if not isinstance(histories, list) or not histories or item_ids.table is None:
+        return None
+    single = isinstance(histories[0], int)
+    found = positions_of_lists([histories] if single else histories, *item_ids.table)
+    return None if found is None else Request(rows_of(*found), None, single)
 
 
 def allowed_mask(

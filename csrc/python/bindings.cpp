@@ -6,6 +6,7 @@
 #include "python/checks.h"
 #include "python/device_ops.h"
 #include "python/folded.h"
+#include "python/ids.h"
 #include "python/training.h"
 
 namespace cfsae::door {
@@ -215,6 +216,7 @@ PYBIND11_MODULE(_C, m) {
   m.def("make_screen", door::make_screen);
   m.def("has_screens", cfsae::cpu::has_screens);
   door::add_folded(m);
+  door::add_ids(m);
   door::add_training(m);
 #if CFSAE_CUDA
   py::module_ on_device = m.def_submodule("cuda");
