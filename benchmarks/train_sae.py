@@ -20,6 +20,7 @@ from benchmarks.peers import available
 from benchmarks.peers.paper import DenseSAE
 from cfsae_fast.config import SAEConfig, TrainConfig
 from cfsae_fast.models import make_sae
+from cfsae_fast.ops.settings import one_pool
 from cfsae_fast.training.memory import kept_memory
 
 BATCHES = 32
@@ -97,7 +98,7 @@ def measure(batch: int, d: int, n_latents: int, k: int, threads: int, seconds: f
     with timing.threads(threads):
         require(agree(ours, dense, batches[0]), "the dense step")
         timed = timing.interleaved(peers, seconds=0.6 * seconds)
-        with kept_memory():
+        with kept_memory(), one_pool():
             timed |= timing.interleaved({"ours": ways["ours"]}, seconds=0.4 * seconds)
     case, own = f"B={batch} d={d} L={n_latents} k={k} threads={threads}", timed.pop("ours")
     return [

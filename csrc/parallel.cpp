@@ -3,6 +3,7 @@
 // waits looks for news for a moment before it sleeps: to be woken costs as much as a request.
 #include "parallel.h"
 
+#include <dlfcn.h>
 #include <pthread.h>
 
 #include <algorithm>
@@ -150,7 +151,52 @@ Pool& pool() {
   return *found;
 }
 
+thread_local bool on_openmp = false;
+std::atomic<bool> forked{false};  // OpenMP's threads are gone, and it waits for them
+
+// The two functions that a parallel region of gcc calls.
+struct OpenMp {
+  void (*region)(void (*body)(void*), void* data, unsigned threads, unsigned flags);
+  int (*most_threads)();
+};
+
+const OpenMp& openmp() {
+  static const OpenMp found = [] {
+    OpenMp out;
+    out.region = reinterpret_cast<decltype(out.region)>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
+    out.most_threads =
+        reinterpret_cast<decltype(out.most_threads)>(dlsym(RTLD_DEFAULT, "omp_get_max_threads"));
+    pthread_atfork(nullptr, nullptr, [] { forked.store(true); });
+    return out;
+  }();
+  return found;
+}
+
+bool has_openmp() { return openmp().region != nullptr && openmp().most_threads != nullptr; }
+
+// With as many threads as always, since OpenMP ends those that a region leaves out.
+void run_on_openmp(int workers, const Job& job) {
+  struct Team {
+    const Job& job;
+    int workers;
+    std::atomic<int> arrived{0};
+  } team{job, workers};
+  openmp().region(
+      [](void* data) {
+        Team& its = *static_cast<Team*>(data);
+        const int worker = its.arrived.fetch_add(1);
+        if (worker < its.workers) its.job(worker);
+      },
+      &team, static_cast<unsigned>(std::max(workers, openmp().most_threads())), 0);
+}
+
 }  // namespace
+
+bool use_openmp(bool wanted) {
+  const bool before = on_openmp;
+  on_openmp = wanted && has_openmp();
+  return before;
+}
 
 int workers_for(int64_t operations, int threads) {
   const int64_t useful = 1 + operations / kOperationsPerWorker;
@@ -171,7 +217,12 @@ void parallel_for(int64_t n_tasks, int workers,
       if (!failure) failure = std::current_exception();
     }
   };
-  pool().run(static_cast<int>(std::min<int64_t>(workers, n_tasks)), work, wake);
+  const int useful = static_cast<int>(std::min<int64_t>(workers, n_tasks));
+  if (on_openmp && useful > 1 && !forked.load()) {
+    run_on_openmp(useful, work);
+  } else {
+    pool().run(useful, work, wake);
+  }
   if (failure) std::rethrow_exception(failure);
 }
 

@@ -20,6 +20,12 @@ void parallel_for(int64_t n_tasks, int workers,
                   const std::function<void(int64_t task, int worker)>& body,
                   Wake wake = Wake::kAlways);
 
+// Whether the calling thread's loops run on the threads of GNU's OpenMP, where the process has
+// loaded it, instead of the pool: beside a library that uses OpenMP (torch), whose threads look for
+// work for milliseconds after each of its loops, on the processors that the pool's threads want.
+// Returns how it was before.
+bool use_openmp(bool wanted);
+
 // How to share a request's reading of so many bytes from memory: a second thread pays long before
 // arithmetic alone would need one, but only if it is awake, or the reading is long.
 struct Crew {

@@ -73,6 +73,20 @@ def force_isa(isa: str) -> Iterator[None]:
 
 
 @contextmanager
+def one_pool() -> Iterator[None]:
+    """Run this thread's ops inside the block on torch's threads, where those are GNU OpenMP's.
+
+    For training, where torch's loops and the engine's take turns: a thread of OpenMP looks for work
+    for milliseconds after each loop, on the core that a thread of the engine's own would need.
+    """
+    before = _C.use_openmp(True)
+    try:
+        yield
+    finally:
+        _C.use_openmp(before)
+
+
+@contextmanager
 def checked() -> Iterator[None]:
     """Read rows and codes on a CUDA device back before each op and check them, as on the CPU.
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from cfsae_fast.config import TrainConfig
+from cfsae_fast.ops.settings import one_pool
 from cfsae_fast.training.checkpoints import Progress, RunFolder
 from cfsae_fast.training.memory import kept_memory
 from cfsae_fast.training.progress import Report, progress_bar
@@ -80,7 +81,8 @@ def train(
     run = _Run(model, sampler, config, validation, folder)
     run.start(resume)
     total = config.epochs * run.steps_per_epoch
-    with kept_memory(), progress_bar(title, total=total, show=show_progress) as report:
+    shown = progress_bar(title, total=total, show=show_progress)
+    with kept_memory(), one_pool(), shown as report:
         while run.goes_on():
             record = run.epoch(report)
             if on_epoch is not None:

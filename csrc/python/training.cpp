@@ -1,5 +1,6 @@
 #include "python/training.h"
 
+#include "parallel.h"
 #include "python/checks.h"
 
 namespace cfsae::door {
@@ -73,6 +74,7 @@ void add_item_grads(const py::tuple& rows, Handle grad, Handle grad_weight, int 
 void add_training(py::module_& m) {
   m.def("cosine_tile", cosine_tile);
   m.def("cosine_tile_backward", cosine_tile_backward);
+  m.def("use_openmp", use_openmp);
   m.def("tangent_rows", tangent_rows);
   m.def("add_item_grads", add_item_grads);
 }

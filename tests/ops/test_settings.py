@@ -76,6 +76,36 @@ def test_small_work_wakes_no_thread():
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
+ON_TORCHS_THREADS = """if True:
+    import os, numpy as np, torch
+    from cfsae_fast import ops
+    from cfsae_fast.ops.settings import one_pool
+    count = lambda: len(os.listdir("/proc/self/task"))
+    torch.set_num_threads(3)
+    torch.ones(1 << 22).exp()
+    before = count()
+    embedding = np.random.default_rng(0).random((64, 64), np.float32)
+    items = np.random.default_rng(1).random((4000, 64), np.float32)
+    def answer(): return ops.recommend(embedding, items, 5, threads=3)
+    with one_pool():
+        first = answer()
+        assert count() == before, (count(), before)
+        child = os.fork()
+        if not child:  # OpenMP has no threads here, and would wait for them
+            os._exit(not (answer().ids == first.ids).all())
+        assert os.waitpid(child, 0)[1] == 0
+        before = count()  # numpy's library ends a thread of its own at a fork
+    assert (answer().ids == first.ids).all()
+    assert count() == before + 2, (count(), before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_one_pool_borrows_torchs_threads_and_a_forked_child_does_not():
+    command = [sys.executable, "-W", "ignore", "-c", ON_TORCHS_THREADS]
+    subprocess.run(command, check=True, timeout=60, env=os.environ | {"OMP_NUM_THREADS": "3"})
+
+
 @pytest.fixture
 def default_threads():
     yield
