@@ -25,8 +25,8 @@ from cfsae_fast.data import load
 from cfsae_fast.models import make_cfae
 from cfsae_fast.ops import Rows
 from cfsae_fast.ops.settings import one_pool
-from cfsae_fast.training.loop import autocast, decided
 from cfsae_fast.training.memory import kept_memory
+from cfsae_fast.training.precision import decided, products
 from cfsae_fast.training.samplers import RowSampler
 
 
@@ -52,7 +52,7 @@ class OurStep:
         )
 
     def loss(self, rows: Rows) -> torch.Tensor:
-        with autocast(self.config):
+        with products(self.config):
             return self.model.loss(rows, generator=torch.Generator().manual_seed(0), step=0)[0]
 
     def step_alone(self, rows: Rows) -> None:
@@ -136,7 +136,7 @@ def measure(batch: int, n_items: int, d: int, length: int, threads: int, seconds
     with timing.threads(threads):
         mine = ours.loss(rows).detach()
         its = dense.step(dense_rows(rows, n_items), adam)
-        require(torch.allclose(mine, its, rtol=1e-2), "paper")  # ours multiplies in bf16
+        require(torch.allclose(mine, its, rtol=1e-2), "paper")  # ours may multiply in bf16
         timed = timing.interleaved(ways, seconds=seconds, least=3)
     case = f"ELSA B={batch} I={n_items} d={d} threads={threads}"
     peer = {"peer": "paper", "peer_value": timed["paper"].p50, "higher_is_better": False}

@@ -206,6 +206,18 @@ Status folded_turn(const LiveScores& live, const Matrix& embedding, const CodeVi
 // grad (n_rows, dim) loses each row's part along the row of `rows` (of length 1), in place.
 Status tangent_rows(const Matrix& rows, float* grad, const Execution& execution);
 
+// Element (r, c) is data[r * row_step + c * column_step]; one of the steps is 1.
+struct StridedMatrix {
+  const float* data;
+  int64_t n_rows, n_columns, row_step, column_step;
+};
+
+// out (left.n_rows, right.n_columns) = left @ right, or += where add is set. Every 256 terms of a
+// sum each row of left and column of right is rounded to whole numbers of 16 bits (its length to
+// 46,300 of them), which are multiplied and added exactly; the blocks' sums are added in fp32.
+Status int16_product(const StridedMatrix& left, const StridedMatrix& right, bool add, float* out,
+                     const Execution& execution);
+
 // Scores (n_rows, width) of items first_item .. first_item + width - 1, in training: fp32 or bf16.
 struct ScoreTile {
   void* scores;

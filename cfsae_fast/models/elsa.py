@@ -14,7 +14,6 @@ from cfsae_fast.config import CFAEConfig
 from cfsae_fast.inference import CFAENetwork
 from cfsae_fast.models.cfae import CFAE, thin, to_numpy
 from cfsae_fast.models.cosine_head import CosineHead
-from cfsae_fast.models.item_head import entries
 from cfsae_fast.models.unit_rows import normalize_rows_, project_gradient_, random_directions
 from cfsae_fast.ops.containers import Rows
 from cfsae_fast.ops.tiles import add_item_grads_
@@ -56,8 +55,9 @@ class ELSA(CFAE):
     def loss(
         self, rows: Rows, *, generator: torch.Generator, step: int
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        inputs = thin(rows, self.config.input_dropout, generator) if self.training else rows
-        head = CosineHead(entries(rows), spare=self._spare)
+        rate = self.config.input_dropout if self.training else 0.0
+        inputs = thin(rows, rate, generator) if rate else rows
+        head = CosineHead(rows, spare=self._spare)
         loss = _Loss.apply(self.directions, self.log_lengths, inputs, head).mean()
         return loss, {"loss": loss.detach()}
 
@@ -81,30 +81,36 @@ class _Loss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, directions, log_lengths, inputs, head):
-        items, own = directions, entries(inputs)
+        items, own = directions, inputs
         if log_lengths is not None:
             lengths = torch.exp(LENGTH_PACE * log_lengths)
             items = lengths[:, None] * directions
-            own = own._replace(value=own.value * lengths[own.item].square())
+            own_values = lengths.square()[inputs.items]
+            own = inputs._replace(values=_times(own_values, inputs.values))
         embedding = ops.encode_rows(inputs, items)
         ctx.save_for_backward(directions, log_lengths, embedding)
-        ctx.inputs, ctx.head, ctx.own = inputs, head, own
+        ctx.inputs, ctx.head, ctx.own = inputs, head, own.values
         ctx.items = None if items is directions else items
         return head.forward(embedding, items, own)
 
     @staticmethod
     def backward(ctx, grad):
         directions, log_lengths, embedding = ctx.saved_tensors
-        own, items = ctx.own, directions if ctx.items is None else ctx.items
-        to_embedding, to_items, to_own = ctx.head.backward(grad, embedding, items, own)
+        items = directions if ctx.items is None else ctx.items
+        to_embedding, to_items, to_own = ctx.head.backward(grad, embedding, items)
         _add_encoder_grad_(ctx.inputs, items, to_embedding, to_items)
         if log_lengths is None:
             return to_items, None, None, None
         # item = length * direction, and own value = value * length^2
         lengths = torch.exp(LENGTH_PACE * log_lengths)
         to_lengths = torch.bmm(to_items.unsqueeze(1), directions.unsqueeze(2)).flatten()
-        to_lengths.index_add_(0, own.item, 2 * to_own * own.value / lengths[own.item])
+        own_items = ctx.inputs.items.long()
+        to_lengths.index_add_(0, own_items, 2 * to_own * ctx.own / lengths[own_items])
         return to_items.mul_(lengths[:, None]), LENGTH_PACE * lengths * to_lengths, None, None
+
+
+def _times(values: Tensor, others: Tensor | None) -> Tensor:
+    return values if others is None else values * others
 
 
 def _add_encoder_grad_(rows: Rows, items: Tensor, grad: Tensor, to_items: Tensor) -> None:

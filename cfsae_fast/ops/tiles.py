@@ -60,6 +60,18 @@ def cosine_tile_backward_(
     )  # fmt: skip
 
 
+def int16_product_(
+    left: Array, right: Array, out: Array, *, add: bool = False, threads: int = 0
+) -> None:
+    """out = left @ right, or += where add is set: (M, K), (K, N), (M, N) float32.
+
+    Each of the two may be the transpose of an array. Both are rounded to whole numbers of 16 bits,
+    every 256 terms of the sum anew: a row (or column) of length s there to multiples of s / 46,300
+    or, if that is more, of its largest magnitude / 32,767. Whole numbers are added exactly.
+    """
+    _C.int16_product(left, right, out, add, *execution(threads))
+
+
 def tangent_rows_(rows: Array, grad: Array, *, threads: int = 0) -> None:
     """grad_r -= (grad_r . row_r) row_r in place: (n, d) float32 each, rows of length 1."""
     _C.tangent_rows(rows, grad, *execution(threads))

@@ -9,8 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -20,6 +19,7 @@ from cfsae_fast.config import TrainConfig
 from cfsae_fast.ops.settings import one_pool
 from cfsae_fast.training.checkpoints import Progress, RunFolder
 from cfsae_fast.training.memory import kept_memory
+from cfsae_fast.training.precision import products
 from cfsae_fast.training.progress import Report, progress_bar
 from cfsae_fast.training.randomness import torch_generator
 from cfsae_fast.training.samplers import Sampler
@@ -152,7 +152,7 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = self._lr(step)
         batch = self.sampler.batch(step)
-        with autocast(self.config):
+        with products(self.config):
             loss, logged = self.model.loss(
                 batch, generator=torch_generator(self.config.seed, step), step=step
             )
@@ -189,40 +189,6 @@ class _Run:
                 f"{name} must stay finite, got {value} in epoch {self.progress.epoch}; "
                 f"lower lr (now {self.config.lr}) or check the data"
             )
-
-
-def decided(config: TrainConfig, *, model: str) -> TrainConfig:
-    """`config` with precision auto replaced by what it means here, which a resumed run must share.
-
-    bf16 where the device multiplies it faster than fp32; on a CPU for ELSA alone, whose quality was
-    seen not to change.
-    """
-    if config.precision != "auto":
-        return config
-    kind = torch.device(config.device).type
-    if kind == "cuda":
-        able = torch.cuda.is_bf16_supported()
-    else:
-        able = kind == "cpu" and model == "elsa" and _bf16_pays()
-    return replace(config, precision="bf16" if able else "fp32")
-
-
-def _bf16_pays() -> bool:
-    """Whether this CPU multiplies bf16 faster than fp32: with AMX, or on AMD's Zen 4 and later.
-
-    Products of 1024 x 256 x 5100, two threads: Zen 4 about twice as fast; an Intel Xeon whose AMX
-    is hidden 180 GFLOP/s in bf16 against 240 to 320 in fp32, though it has the instruction.
-    """
-    found = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.4 cannot say: fp32
-    amd = bool(found.get("sse4a"))  # no processor of Intel has it
-    return bool(found.get("amx_bf16") or (found.get("avx512_bf16") and amd))
-
-
-def autocast(config: TrainConfig):
-    """The context of a forward pass: products of bf16 where config.precision says so."""
-    if config.precision == "bf16":
-        return torch.autocast(torch.device(config.device).type, dtype=torch.bfloat16)
-    return nullcontext()
 
 
 def _describe(progress: Progress) -> str:

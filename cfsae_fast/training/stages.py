@@ -25,7 +25,8 @@ from cfsae_fast.config import (
 from cfsae_fast.models import CFAE, SparseAutoencoder, make_cfae, make_sae
 from cfsae_fast.ops.containers import Rows
 from cfsae_fast.training.checkpoints import RunFolder
-from cfsae_fast.training.loop import decided, train
+from cfsae_fast.training.loop import train
+from cfsae_fast.training.precision import decided
 from cfsae_fast.training.samplers import (
     ArraySampler,
     EmbeddingSampler,

@@ -51,6 +51,27 @@ void cosine_tile_backward(const py::tuple& inputs, const py::tuple& targets, Han
   run([&] { return cpu::cosine_tile_backward(of.inputs, of.targets, of.tile, s, t, to, how); });
 }
 
+// A matrix, or the transpose of one.
+cpu::StridedMatrix strided(Handle value, const char* name, int64_t n_rows, int64_t n_columns) {
+  const int64_t rows = size_of(value, name, 0), columns = size_of(value, name, 1);
+  const auto flags = py::reinterpret_borrow<py::array>(value).flags();
+  if ((flags & py::array::c_style) != 0) {
+    return {borrow<float>(value, name, {n_rows, n_columns}), rows, columns, columns, 1};
+  }
+  const std::string turned = std::string(name) + ".T";
+  return {borrow<float>(value.attr("T"), turned.c_str(), {n_columns, n_rows}), rows, columns, 1,
+          rows};
+}
+
+void int16_product(Handle left, Handle right, Handle out, bool add, int threads,
+                   const std::string& isa) {
+  const cpu::StridedMatrix l = strided(left, "left", kAny, kAny);
+  const cpu::StridedMatrix r = strided(right, "right", l.n_columns, kAny);
+  float* const to = borrow_out<float>(out, "out", {l.n_rows, r.n_columns});
+  const Execution how = execution(threads, isa);
+  run([&] { return cpu::int16_product(l, r, add, to, how); });
+}
+
 void tangent_rows(Handle rows, Handle grad, int threads, const std::string& isa) {
   const Matrix of = matrix(rows, "rows");
   float* const to = borrow_out<float>(grad, "grad", {of.n_rows, of.dim});
@@ -75,6 +96,7 @@ void add_training(py::module_& m) {
   m.def("cosine_tile", cosine_tile);
   m.def("cosine_tile_backward", cosine_tile_backward);
   m.def("use_openmp", use_openmp);
+  m.def("int16_product", int16_product);
   m.def("tangent_rows", tangent_rows);
   m.def("add_item_grads", add_item_grads);
 }

@@ -16,7 +16,7 @@ TINY = ["--batch", "20", "--d", "16"]
     "program, shape, count",
     [
         (encode, ["--latents", "90", "--k", "4"], 1 + len(ops.build_info()["isa"])),
-        (elsa_step, ["--items", "50", "--history", "5"], 3),
+        (elsa_step, ["--items", "50", "--history", "5"], 5),
     ],
 )
 def test_every_rung_is_timed(program, shape, count, tmp_path):
@@ -36,14 +36,18 @@ def counting(calls, name, plain):
 def test_elsas_rungs_are_different_ways(monkeypatch):
     """What a rung takes out of the model is really taken out."""
     calls, found = Counter(), {}
-    for owner, name in ((cosine_head._Scores, "tile"), (cosine_head, "cosine_tile_")):
+    counted = ("tile", "cosine_tile_", "int16_product_", "one_pool")
+    owners = (cosine_head._Scores, cosine_head, cosine_head, elsa_step)
+    for owner, name in zip(owners, counted, strict=True):
         monkeypatch.setattr(owner, name, counting(calls, name, getattr(owner, name)))
     for rung, way in elsa_step.rungs(50, 16, 20, 5).items():
         calls.clear()
         way()
-        found[rung] = (calls["tile"], calls["cosine_tile_"])
+        found[rung] = tuple(calls[name] for name in counted)
     assert found == {
-        "torch passes": (1, 0),
-        "engine passes, scores computed twice": (2, 2),
-        "engine passes, scores kept": (1, 1),
+        "torch passes": (1, 0, 0, 1),
+        "engine passes, scores computed twice": (2, 2, 0, 1),
+        "engine passes, scores kept": (1, 1, 0, 1),
+        "int16, threads of its own": (1, 1, 3, 0),
+        "int16, torch's threads": (1, 1, 3, 1),
     }

@@ -21,12 +21,17 @@ X86 = platform.machine() in ("x86_64", "AMD64")
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 
 
+def own_name(source):
+    """What tells its instruction set: kernels_avx2 of folded_kernels_avx2."""
+    return source.stem[max(0, source.stem.find("kernels")) :]
+
+
 def compile_and_run(sources, flags, folder, *arguments, compiler="g++", runner=()):
     """Compile each source on its own (instruction sets differ), two at a time; link; run."""
     objects, running = [], []
     for source in sources:
         target = folder / f"{source.stem}.o"
-        own = ISA_FLAGS.get(source.stem.removeprefix("folded_"), [])
+        own = ISA_FLAGS.get(own_name(source), [])
         command = [compiler, *COMMON, *flags, *own, "-c", str(source), "-o", str(target)]
         running.append(subprocess.Popen(command))
         objects.append(str(target))
@@ -43,9 +48,7 @@ def compile_and_run(sources, flags, folder, *arguments, compiler="g++", runner=(
 
 def engine_sources():
     found = sorted(CSRC.glob("cpu/*.cpp")) + [CSRC / "parallel.cpp"]
-    return [
-        source for source in found if X86 or source.stem.removeprefix("folded_") not in ISA_FLAGS
-    ]
+    return [source for source in found if X86 or own_name(source) not in ISA_FLAGS]
 
 
 def test_every_op_on_random_shapes_under_asan_and_ubsan(tmp_path):
@@ -67,6 +70,13 @@ def test_sums_of_rows_under_asan_and_ubsan(tmp_path):
     compile_and_run([HERE / "row_sums.cpp", *sources], flags, tmp_path)
 
 
+def test_products_of_int16_under_asan_and_ubsan(tmp_path):
+    flags = ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    needed = ("kernels", "int16", "parallel")
+    own = [one for one in engine_sources() if one.stem.startswith(needed)]
+    compile_and_run([HERE / "int16_shapes.cpp", *own], flags, tmp_path)
+
+
 def test_the_pool_under_tsan(tmp_path):
     sources = [HERE / "pool.cpp", CSRC / "parallel.cpp"]
     compile_and_run(sources, ["-O1", "-fsanitize=thread"], tmp_path)
@@ -79,9 +89,7 @@ def test_the_pool_under_tsan(tmp_path):
 def test_every_op_on_an_emulated_arm(tmp_path):
     """The portable path, whose loops the compiler turns into NEON."""
     sources = [*HERE.glob("random_*.cpp")]
-    sources += [
-        one for one in engine_sources() if one.stem.removeprefix("folded_") not in ISA_FLAGS
-    ]
+    sources += [one for one in engine_sources() if own_name(one) not in ISA_FLAGS]
     compile_and_run(
         sources,
         ["-O2", "-static"],

@@ -9,7 +9,6 @@ from torch import nn
 from cfsae_fast.config import TrainConfig
 from cfsae_fast.training import Validation, train
 from cfsae_fast.training.checkpoints import RunFolder
-from cfsae_fast.training.loop import autocast, decided
 
 
 class Walker(nn.Module):
@@ -122,32 +121,3 @@ def test_metrics_are_one_json_line_per_epoch(tmp_path):
 def test_resume_needs_a_folder():
     with pytest.raises(ValueError, match="resume must come with run_dir, got None"):
         train(Walker(), Ones(), config(), resume=True)
-
-
-@pytest.mark.parametrize(
-    "found, able",
-    [
-        ({"amx_bf16": True, "avx512_bf16": True}, True),
-        ({"avx512_bf16": True, "sse4a": True}, True),  # Zen 4: twice as fast as fp32
-        ({"avx512_bf16": True, "sse4a": False}, False),  # Intel without AMX: slower
-        ({}, False),
-    ],
-)
-def test_auto_means_bf16_for_elsa_where_the_cpu_gains_by_it(found, able, monkeypatch):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)
-    for model, meant in (
-        ("elsa", "bf16" if able else "fp32"),
-        ("multvae", "fp32"),
-        ("topk", "fp32"),
-    ):
-        assert decided(config(precision="auto"), model=model).precision == meant
-        for precision in ("bf16", "fp32"):
-            assert decided(config(precision=precision), model=model).precision == precision
-    monkeypatch.delattr(torch.cpu, "get_capabilities")  # an older torch cannot say
-    assert decided(config(precision="auto"), model="elsa").precision == "fp32"
-
-
-@pytest.mark.parametrize("precision", ["bf16", "fp32"])
-def test_bf16_is_used_where_it_was_decided(precision):
-    with autocast(config(precision=precision)):
-        assert torch.is_autocast_enabled("cpu") == (precision == "bf16")

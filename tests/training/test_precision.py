@@ -1,0 +1,64 @@
+"""What a run multiplies in: what auto means, and that a model multiplies so."""
+
+import pytest
+import torch
+
+from cfsae_fast import ops
+from cfsae_fast.config import CFAEConfig, TrainConfig
+from cfsae_fast.models import cosine_head, make_cfae
+from cfsae_fast.ops import Rows
+from cfsae_fast.training.precision import decided, products
+
+VNNI = ["baseline", "avx2", "avx512", "avx512vnni"]
+
+
+@pytest.mark.parametrize(
+    "found, isa, meant",
+    [
+        ({"amx_bf16": True, "avx512_bf16": True}, VNNI, "bf16"),
+        ({"avx512_bf16": True, "sse4a": True}, VNNI, "bf16"),  # Zen 4: twice as fast as fp32
+        ({"avx512_bf16": True, "sse4a": False}, VNNI, "int16"),  # Intel without AMX: bf16 is slower
+        ({}, VNNI[:-1], "fp32"),
+        (None, VNNI, "int16"),  # an older torch cannot say
+        (None, VNNI[:-1], "fp32"),
+    ],
+)
+def test_auto_means_what_the_cpu_is_fastest_at(found, isa, meant, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)
+    if found is None:
+        monkeypatch.delattr(torch.cpu, "get_capabilities")
+    monkeypatch.setattr(ops, "build_info", lambda: {"isa": isa})
+    for model, its in (("elsa", meant), ("multvae", "fp32"), ("topk", "fp32")):
+        assert decided(TrainConfig(), model=model).precision == its
+        for precision in ("bf16", "fp32"):
+            assert decided(TrainConfig(precision=precision), model=model).precision == precision
+    assert decided(TrainConfig(precision="int16"), model="elsa").precision == "int16"
+
+
+def test_int16_is_refused_where_nothing_multiplies_so():
+    with pytest.raises(ValueError, match="precision must be auto, fp32 or bf16 for multvae"):
+        decided(TrainConfig(precision="int16"), model="multvae")
+    with pytest.raises(ValueError, match="bf16 on device 'cuda:0', got 'int16'"):
+        TrainConfig(precision="int16", device="cuda:0")
+    with pytest.raises(ValueError, match="precision must be one of .*got 'half'"):
+        TrainConfig(precision="half")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int16"])
+def test_a_model_multiplies_in_what_was_decided(precision, monkeypatch):
+    """Forward and backward, though the backward pass runs outside the context."""
+    calls, plain = [], cosine_head.int16_product_
+
+    def counted(*given, **options):
+        calls.append(given)
+        plain(*given, **options)
+
+    monkeypatch.setattr(cosine_head, "int16_product_", counted)
+    model = make_cfae(9, CFAEConfig(d=4), seed=1).train()
+    rows = Rows(torch.tensor([0, 2, 5]), torch.tensor([0, 8, 1, 2, 3], dtype=torch.int32))
+    with products(TrainConfig(precision=precision)):
+        assert torch.is_autocast_enabled("cpu") == (precision == "bf16")
+        loss, _ = model.loss(rows, generator=torch.Generator().manual_seed(0), step=0)
+    loss.backward()
+    assert len(calls) == (3 if precision == "int16" else 0)
+    assert not cosine_head._in_int16.get() and model.directions.grad.abs().sum() > 0
