@@ -25,6 +25,7 @@ from cfsae_fast.data import load
 from cfsae_fast.models import make_cfae
 from cfsae_fast.ops import Rows
 from cfsae_fast.ops.settings import one_pool
+from cfsae_fast.training.adam import AdamW
 from cfsae_fast.training.memory import kept_memory
 from cfsae_fast.training.precision import decided, products
 from cfsae_fast.training.samplers import RowSampler
@@ -47,9 +48,7 @@ class OurStep:
         self.config = decided(TrainConfig.for_cfae("elsa"), model="elsa")
         published = CFAEConfig(d=d, item_lengths="unit", dropout=0.0)
         self.model = make_cfae(n_items, published, seed=1).train()
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=1e-3, weight_decay=0.0, fused=True
-        )
+        self.optimizer = AdamW(self.model.parameters(), lr=1e-3)
 
     def loss(self, rows: Rows) -> torch.Tensor:
         with products(self.config):
@@ -61,7 +60,7 @@ class OurStep:
 
     def step(self, rows: Rows) -> None:
         loss = self.loss(rows)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         loss.backward()
         self.model.before_step()
         self.optimizer.step()

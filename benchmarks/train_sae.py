@@ -21,6 +21,7 @@ from benchmarks.peers.paper import DenseSAE
 from cfsae_fast.config import SAEConfig, TrainConfig
 from cfsae_fast.models import make_sae
 from cfsae_fast.ops.settings import one_pool
+from cfsae_fast.training.adam import AdamW
 from cfsae_fast.training.memory import kept_memory
 
 BATCHES = 32
@@ -33,9 +34,7 @@ class OurStep:
         config = SAEConfig(n_latents=n_latents, k=k, loss="cosine")
         self.model = make_sae(d, config, seed=1).train()
         betas = TrainConfig.for_sae().betas
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=lr, betas=betas, weight_decay=0.0, fused=True
-        )
+        self.optimizer = AdamW(self.model.parameters(), lr=lr, betas=betas)
         self.taken = 0
 
     def loss(self, x: torch.Tensor) -> torch.Tensor:
@@ -45,7 +44,7 @@ class OurStep:
 
     def step(self, x: torch.Tensor) -> None:
         loss = self.loss(x)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         loss.backward()
         self.model.before_step()
         self.optimizer.step()

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from cfsae_fast import io
+from cfsae_fast.training.adam import AdamW
 
 KIND = "checkpoint"
 
@@ -54,7 +55,7 @@ class RunFolder:
     def write(
         self,
         model: nn.Module,
-        optimizer: torch.optim.Optimizer,
+        optimizer: AdamW,
         progress: Progress,
         best: dict[str, Tensor] | None,
     ) -> None:
@@ -62,7 +63,7 @@ class RunFolder:
         files: dict[str, Any] = {
             "state.json": {"fingerprint": self.fingerprint, **vars(progress)},
             "model.safetensors": to_arrays(model.state_dict()),
-            "optimizer.safetensors": _optimizer_arrays(optimizer),
+            "optimizer.safetensors": to_arrays(optimizer.state()),
         }
         if best is not None and progress.best_epoch != progress.epoch:
             files["best.safetensors"] = to_arrays(best)
@@ -70,7 +71,7 @@ class RunFolder:
         self._write_metrics(progress.records[-1:], "a")
 
     def read(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer
+        self, model: nn.Module, optimizer: AdamW
     ) -> tuple[Progress, dict[str, Tensor] | None] | None:
         """Put model and optimiser where the checkpoint stands; None if there is none yet.
 
@@ -85,7 +86,7 @@ class RunFolder:
         self._check_same_run(state.pop("fingerprint"))
         progress = Progress(**state)
         model.load_state_dict(to_state(files["model.safetensors"]))
-        _load_optimizer(optimizer, files["optimizer.safetensors"])
+        optimizer.load(to_state(files["optimizer.safetensors"]))
         best = files.get("best.safetensors")
         if best is None and progress.best_epoch is not None:
             best = files["model.safetensors"]
@@ -121,20 +122,3 @@ def to_arrays(state: dict[str, Tensor]) -> dict[str, np.ndarray]:
 def to_state(arrays: dict[str, np.ndarray]) -> dict[str, Tensor]:
     """Inverse of `to_arrays`; the tensors own their memory."""
     return {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
-
-
-def _optimizer_arrays(optimizer: torch.optim.Optimizer) -> dict[str, np.ndarray]:
-    state = optimizer.state_dict()["state"]
-    return to_arrays(
-        {f"{at}.{name}": value for at, slots in state.items() for name, value in slots.items()}
-    )
-
-
-def _load_optimizer(optimizer: torch.optim.Optimizer, arrays: dict[str, np.ndarray]) -> None:
-    slots: dict[int, dict[str, Tensor]] = {}
-    for key, tensor in to_state(arrays).items():
-        at, _, name = key.partition(".")
-        slots.setdefault(int(at), {})[name] = tensor
-    optimizer.load_state_dict(
-        {"state": slots, "param_groups": optimizer.state_dict()["param_groups"]}
-    )

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from cfsae_fast.config import TrainConfig
 from cfsae_fast.ops.settings import one_pool
+from cfsae_fast.training.adam import AdamW
 from cfsae_fast.training.checkpoints import Progress, RunFolder
 from cfsae_fast.training.memory import kept_memory
 from cfsae_fast.training.precision import products
@@ -87,7 +88,7 @@ def train(
             record = run.epoch(report)
             if on_epoch is not None:
                 on_epoch(record)
-    run.optimizer.zero_grad(set_to_none=True)
+    run.optimizer.zero_grad()
     if run.best is not None:
         model.load_state_dict(run.best)
     model.eval()
@@ -107,12 +108,8 @@ class _Run:
         self.model, self.sampler, self.config = model.to(config.device), sampler, config
         self.validation, self.folder = validation, folder
         self.steps_per_epoch = config.steps_per_epoch or sampler.steps_per_pass
-        self.optimizer = torch.optim.AdamW(
-            model.parameters(),
-            lr=config.lr,
-            betas=config.betas,
-            weight_decay=config.weight_decay,
-            fused=torch.device(config.device).type in ("cpu", "cuda"),  # one pass over the weights
+        self.optimizer = AdamW(
+            model.parameters(), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay
         )
         self.progress, self.best = Progress(), None
 
@@ -149,14 +146,13 @@ class _Run:
         return record
 
     def _step(self, step: int) -> dict[str, Tensor]:
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._lr(step)
+        self.optimizer.lr = self._lr(step)
         batch = self.sampler.batch(step)
         with products(self.config):
             loss, logged = self.model.loss(
                 batch, generator=torch_generator(self.config.seed, step), step=step
             )
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         loss.backward()
         self.model.before_step()
         self.optimizer.step()
