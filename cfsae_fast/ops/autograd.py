@@ -1,9 +1,9 @@
-"""Floor 1: the differentiable ops on torch tensors: custom_op + fake + autograd.
+"""Floor 1: the differentiable ops on torch tensors: tensor_op + fake + autograd.
 
 Station: `CSR -> CFAE.encode -> embedding -> SAE.encode -> code` and `SAE.decode -> embedding'`.
 
-Tensors are borrowed as numpy arrays inside the custom op, where no fake tensor can arrive. The
-backward halves are custom ops too, so torch.compile traces through them.
+Tensors are borrowed as numpy arrays inside the op, where no fake tensor can arrive. The
+backward halves are ops too, so torch.compile traces through them.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from cfsae_fast.ops.containers import Code, Encoded, Rows, Stats
+from cfsae_fast.ops.tensor_op import tensor_op
 from cfsae_fast.ops.tensors import (
     array_of,
     as_tensor,
@@ -29,9 +30,8 @@ from cfsae_fast.ops.tensors import (
 # --- encode_rows
 
 
-@torch.library.custom_op(
+@tensor_op(
     "cfsae::encode_rows",
-    mutates_args=(),
     schema=(
         "(Tensor offsets, Tensor items, Tensor? values, Tensor weight, Tensor? bias, int "
         "threads) -> Tensor"
@@ -49,9 +49,8 @@ def _(offsets, items, values, weight, bias, threads):
     return weight.new_empty(offsets.shape[0] - 1, weight.shape[1])
 
 
-@torch.library.custom_op(
+@tensor_op(
     "cfsae::encode_rows_backward",
-    mutates_args=(),
     schema=(
         "(Tensor offsets, Tensor items, Tensor? values, Tensor weight, Tensor grad, bool[] "
         "wanted, int threads) -> (Tensor, Tensor, Tensor)"
@@ -96,9 +95,8 @@ def encode_rows(
 # --- topk_encode
 
 
-@torch.library.custom_op(
+@tensor_op(
     "cfsae::topk_encode",
-    mutates_args=(),
     schema=(
         "(Tensor embedding, Tensor encoder, Tensor bias, Tensor centre, int k, bool "
         "standardize, int threads, str precision='exact') -> (Tensor, Tensor, Tensor, Tensor)"
@@ -121,9 +119,8 @@ def _(embedding, encoder, bias, centre, k, standardize, threads, precision="exac
     return embedding.new_empty(n, k), mean, std, indices
 
 
-@torch.library.custom_op(
+@tensor_op(
     "cfsae::topk_encode_backward",
-    mutates_args=(),
     schema=(
         "(Tensor embedding, Tensor encoder, Tensor centre, Tensor indices, Tensor mean, Tensor "
         "std, Tensor grad_values, Tensor grad_mean, Tensor grad_std, bool[] wanted, bool "
@@ -206,9 +203,8 @@ def topk_encode(
 # --- sparse_decode
 
 
-@torch.library.custom_op(
+@tensor_op(
     "cfsae::sparse_decode",
-    mutates_args=(),
     schema=(
         "(Tensor indices, Tensor values, Tensor dictionary, Tensor? bias, Tensor? mean, Tensor? "
         "std, int threads) -> Tensor"
@@ -228,9 +224,8 @@ def _(indices, values, dictionary, bias, mean, std, threads):
     return values.new_empty(indices.shape[0], dictionary.shape[1])
 
 
-@torch.library.custom_op(
+@tensor_op(
     "cfsae::sparse_decode_backward",
-    mutates_args=(),
     schema=(
         "(Tensor indices, Tensor values, Tensor dictionary, Tensor? bias, Tensor? mean, Tensor? "
         "std, Tensor grad, bool[] wanted, int threads) -> (Tensor, Tensor, Tensor, Tensor, "

@@ -1,4 +1,4 @@
-"""Floor 1: the folded ops on torch tensors: custom_op + fake, no gradient.
+"""Floor 1: the folded ops on torch tensors: tensor_op + fake, no gradient.
 
 Station: `history -> code` and `code -> scores -> top-N`, when the model is folded for serving.
 """
@@ -11,14 +11,14 @@ from torch import Tensor
 from cfsae_fast.ops import device, folded
 from cfsae_fast.ops.containers import Code, Encoded, Recommended, Rows, Stats
 from cfsae_fast.ops.folded import FoldedSide, FoldedTable
+from cfsae_fast.ops.tensor_op import tensor_op
 from cfsae_fast.ops.tensors import array_of, as_tensor, stats_of, tensor_of, tensors_of
 
 _SIDE = "Tensor table, Tensor scales, Tensor errors, Tensor sums, Tensor shifts, float[] norms"
 
 
-@torch.library.custom_op(
+@tensor_op(
     "cfsae::folded_topk_encode",
-    mutates_args=(),
     schema=(
         f"(Tensor offsets, Tensor items, Tensor? values, {_SIDE}, Tensor embedding, Tensor encoder,"
         " Tensor bias, Tensor centre, int k, bool standardize, int threads)"
@@ -60,9 +60,8 @@ def folded_topk_encode(
     return Encoded(Code(*code), Stats(mean, std) if standardize else None)
 
 
-@torch.library.custom_op(
+@tensor_op(
     "cfsae::folded_recommend",
-    mutates_args=(),
     schema=(
         f"(Tensor indices, Tensor values, Tensor? mean, Tensor? std, {_SIDE}, Tensor embedding,"
         " Tensor items, int n, Tensor? bias, Tensor? seen_offsets, Tensor? seen_items,"
@@ -105,9 +104,8 @@ def folded_recommend(
     return Recommended(*_folded_recommend(*_detached(given), n, *_detached(options), threads))
 
 
-@torch.library.custom_op(
+@tensor_op(
     "cfsae::folded_scores",
-    mutates_args=(),
     schema=(
         "(Tensor indices, Tensor values, Tensor table, Tensor scales, Tensor errors, int threads)"
         " -> Tensor"

@@ -1,4 +1,4 @@
-"""Floor 1: the ops of serving on torch tensors: custom_op + fake, no gradient.
+"""Floor 1: the ops of serving on torch tensors: tensor_op + fake, no gradient.
 
 Station: `code -> steer -> SAE.decode -> embedding' -> CFAE.decode -> scores -> top-N`.
 """
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cfsae_fast.ops.containers import Code, Knobs, Recommended, Rows, Stats
+from cfsae_fast.ops.tensor_op import tensor_op
 from cfsae_fast.ops.tensors import (
     array_of,
     as_tensor,
@@ -21,9 +22,8 @@ from cfsae_fast.ops.tensors import (
 )
 
 
-@torch.library.custom_op(
+@tensor_op(
     "cfsae::steer",
-    mutates_args=(),
     schema=(
         "(Tensor indices, Tensor values, Tensor offsets, Tensor latents, Tensor weights, Tensor "
         "kinds, int n_latents, int threads) -> (Tensor, Tensor)"
@@ -46,9 +46,8 @@ def steer(code: Code, knobs: Knobs, *, n_latents: int, threads: int = 0) -> Code
     return Code(*_steer(*_detached(*code, *knobs), n_latents, threads))
 
 
-@torch.library.custom_op(
+@tensor_op(
     "cfsae::steer_decode",
-    mutates_args=(),
     schema=(
         "(Tensor embedding, Tensor indices, Tensor values, Tensor offsets, Tensor latents, "
         "Tensor weights, Tensor kinds, Tensor dictionary, Tensor? bias, Tensor? mean, Tensor? "
@@ -100,9 +99,8 @@ def steer_decode(
     return _steer_decode(*_detached(*arrays), mode, threads)
 
 
-@torch.library.custom_op(
+@tensor_op(
     "cfsae::recommend",
-    mutates_args=(),
     schema=(
         "(Tensor embedding, Tensor items, int n, Tensor? bias, Tensor? seen_offsets, Tensor? "
         "seen_items, Tensor? allowed, int threads, str precision='exact') -> (Tensor, Tensor)"

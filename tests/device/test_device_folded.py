@@ -79,14 +79,14 @@ def arguments(model: Model):
     code, stats = ops.topk_encode(embedding, *model.encoding)
     moved = model.decoded(code, stats)
     return {
-        folded_tensors._folded_topk_encode: (
+        folded_tensors._folded_topk_encode.overload: (
             *model.rows, *folded_tensors._flat(side), embedding, *model.encoding, True, 1,
         ),
-        folded_tensors._folded_recommend: (
+        folded_tensors._folded_recommend.overload: (
             *code, *stats, *folded_tensors._flat(other), moved, model.items, 5, None,
             *model.seen[:2], None, 1,
         ),
-        folded_tensors._folded_scores: (*code, *other.table, 1),
+        folded_tensors._folded_scores.overload: (*code, *other.table, 1),
     }  # fmt: skip
 
 

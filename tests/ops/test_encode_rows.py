@@ -89,7 +89,8 @@ def test_opcheck(rng, with_values):
     values = rows.values.requires_grad_() if with_values else None
     leaf_weight, leaf_bias = weight.requires_grad_(), bias.requires_grad_()
     torch.library.opcheck(
-        autograd._encode_rows, (rows.offsets, rows.items, values, leaf_weight, leaf_bias, 2)
+        autograd._encode_rows.overload,
+        (rows.offsets, rows.items, values, leaf_weight, leaf_bias, 2),
     )
 
 

@@ -103,10 +103,10 @@ def test_opcheck_and_tensors(rng):
     seen, allowed = make_rows(rng, 5, 11), rng.random(11) < 0.7
     given_ = tensors((embedding, items, bias, seen, allowed))
     torch.library.opcheck(
-        serving._recommend,
+        serving._recommend.overload,
         (*given_[:2], 4, given_[2], given_[3].offsets, given_[3].items, given_[4], 2),
     )
-    torch.library.opcheck(serving._recommend, (*given_[:2], 4, None, None, None, None, 2))
+    torch.library.opcheck(serving._recommend.overload, (*given_[:2], 4, None, None, None, None, 2))
     want = ops.recommend(embedding, items, 4, bias=bias, seen=seen, allowed=allowed)
     e, i, b, s, a = given_
     assert_same(ops.recommend(e.requires_grad_(), i, 4, bias=b, seen=s, allowed=a), want)

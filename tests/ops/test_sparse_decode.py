@@ -95,8 +95,10 @@ def test_threads_do_not_change_results(rng):
 def test_opcheck(rng):
     code, dictionary, bias, stats = tensors(arguments_of((5, 4, 9, 7), rng))
     floats = [t.requires_grad_() for t in (code.values, dictionary, bias, *stats)]
-    torch.library.opcheck(autograd._sparse_decode, (code.indices, *floats, 2))
-    torch.library.opcheck(autograd._sparse_decode, (code.indices, *floats[:2], None, None, None, 1))
+    torch.library.opcheck(autograd._sparse_decode.overload, (code.indices, *floats, 2))
+    torch.library.opcheck(
+        autograd._sparse_decode.overload, (code.indices, *floats[:2], None, None, None, 1)
+    )
 
 
 def test_all_padding_decodes_to_the_bias(rng):

@@ -102,9 +102,9 @@ def test_threads_do_not_change_results(rng):
 def test_opcheck_and_tensors(rng):
     arguments = arguments_of(rng)
     embedding, code, knobs, dictionary, bias, stats = tensors(arguments)
-    torch.library.opcheck(serving._steer, (*code, *knobs, 20, 2))
+    torch.library.opcheck(serving._steer.overload, (*code, *knobs, 20, 2))
     torch.library.opcheck(
-        serving._steer_decode,
+        serving._steer_decode.overload,
         (embedding, *code, *knobs, dictionary, bias, *stats, "residual", 2),
     )
     assert_same(
