@@ -28,8 +28,9 @@ from cfsae_fast.models.item_head import (
 from cfsae_fast.ops import Rows
 from cfsae_fast.ops.tiles import cosine_tile_, cosine_tile_backward_, int16_product_
 
-# Scores that are kept for the backward pass instead of computed again: a quarter of a step's time.
-KEPT_BYTES = 128 << 20
+# Scores that are kept for the backward pass instead of computed again: 0.16 of 0.73 s of a step at
+# I 40,857, d 1,024, B 1,024, which this just holds.
+KEPT_BYTES = 192 << 20
 
 _in_int16: ContextVar[bool] = ContextVar("in_int16", default=False)
 

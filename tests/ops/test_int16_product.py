@@ -86,6 +86,14 @@ def test_every_instruction_set_and_thread_count_gives_the_same_rows(rng):
         np.testing.assert_allclose(one, found[0], rtol=1e-5, atol=2e-3)
 
 
+@pytest.mark.parametrize("add", [True, False])
+def test_a_large_right_is_taken_in_pieces(rng, add):
+    """More terms and columns than are held at a time: 8192 and 2^22 / 8192 = 512."""
+    left = rng.standard_normal((9, 9000)).astype(np.float32)
+    right = np.asfortranarray(rng.standard_normal((9000, 600)).astype(np.float32))
+    check(left, right, add, threads=2)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_what_is_not_finite_stays_so(value):
     left, right = np.ones((10, 40), np.float32), np.ones((40, 50), np.float32)

@@ -62,3 +62,28 @@ def test_a_model_multiplies_in_what_was_decided(precision, monkeypatch):
     loss.backward()
     assert len(calls) == (3 if precision == "int16" else 0)
     assert not cosine_head._in_int16.get() and model.directions.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("item_lengths", ["unit", "learned"])
+def test_gradients_in_int16_are_those_of_fp32_but_for_rounding(item_lengths):
+    """Rows of one item are left out: there an item says of itself what is taken off, and y, which
+    is 0 but for rounding in any precision, decides whether the target pulls."""
+    torch.manual_seed(0)
+    counts = torch.randint(2, 30, (70,))
+    offsets = torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)])
+    items = torch.cat([torch.randperm(600)[:n] for n in counts]).to(torch.int32)
+    found = {}
+    for precision in ("fp32", "int16"):
+        model = make_cfae(
+            600, CFAEConfig(d=40, dropout=0.0, item_lengths=item_lengths), seed=1
+        ).train()
+        with products(TrainConfig(precision=precision)):
+            loss, _ = model.loss(
+                Rows(offsets, items), generator=torch.Generator().manual_seed(0), step=0
+            )
+        loss.backward()
+        found[precision] = [loss.detach(), *(one.grad for one in model.parameters())]
+    assert len(found["fp32"]) == 2 + (item_lengths == "learned")
+    pairs = list(zip(*found.values(), strict=True))
+    errors = [((exact - rough).norm() / exact.norm()).item() for exact, rough in pairs]
+    assert 0 < max(errors) < 5e-4
