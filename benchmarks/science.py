@@ -3,15 +3,17 @@
 Runs the grid of `cfsae experiment` on the shared data sets and a planted catalogue; finished cells
 in --out are not run again, so it may be stopped. One seed of one data set takes minutes on two
 cores, all of them hours; --quick: a small planted catalogue. Rows of `mean` are over seeds, each of
-which splits the users anew; _low and _high bound their mean at 95 %, by Student's t.
+which splits the users anew; _low and _high bound their mean at 95 %, by Student's t. Where a number
+has a goal, its mean's row says so in "goal" and "met", and a table of these is printed last.
 """
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import stats
@@ -21,6 +23,31 @@ from cfsae_fast.evaluation import experiments
 from cfsae_fast.evaluation.experiments.steering import OURS, PAPER
 
 PLANTED = "planted"  # among --data
+PROTOCOLS = ("paper", "history", "unseen")  # of steering
+OWN = (OURS, "boost (lift map)")  # all other ways are baselines
+
+
+class Goal(NamedTuple):
+    """What a mean over seeds is to reach, where its case and "mode metric" match."""
+
+    case: str
+    number: str
+    value: float
+    least: bool = True  # else at most
+
+
+GOALS = (
+    Goal(r"^(?!generated).* k=16$", r"^reconstruct ndcg_kept$", 0.90),
+    Goal(r"^(?!generated).* k=32$", r"^reconstruct ndcg_kept$", 0.95),
+    Goal(r"^(?!generated)", r"^code dead_share$", 0.02, least=False),
+    Goal(r"^(?!generated)", r"^concepts reading_auc$", 0.80),
+    Goal(r"", r"^concepts calibration_error$", 0.10, least=False),
+    Goal(r"^generated", r"^planted with_splits$", 0.95),
+    Goal(r"^generated", r"^concepts share_over_random$", 5.0),
+    Goal(r"^(?!generated)", rf"{re.escape(OURS)} hypervolume_over_paper$", 1.2),
+    Goal(r"^(?!generated)", rf"{re.escape(OURS)} hypervolume_over_best$", 1.0),
+    Goal(r"^(?!generated)", rf"{re.escape(OURS)} cost_of_doubling$", 0.03, least=False),
+)
 
 
 def grids(options: Any) -> list[experiments.Grid]:
@@ -31,6 +58,7 @@ def grids(options: Any) -> list[experiments.Grid]:
     shared = replace(
         experiments.NAMED["shared"], compat=("corrected",), model=tuple(options.models),
         data=tuple(one for one in options.data if one != PLANTED), k=tuple(options.k),
+        d=tuple(options.d),
         sae_training={"epochs": options.epochs} if options.epochs else {}, **seeds,
     )  # fmt: skip
     planted = [replace(experiments.NAMED[PLANTED], **seeds)] if PLANTED in options.data else []
@@ -46,6 +74,7 @@ def numbers(job: dict[str, Any]) -> dict[str, float]:
             found[f"{way} ndcg_kept"] = one[way]["kept"]
         found["code dead_share"] = one["sae"]["dead_share_train"]
         found["code cosine"] = one["sae"]["cosine"]
+        found["base ndcg@20"] = one["base"]["ndcg"]["mean"]
     trust = results.get("interpretability", {})
     if "planted" in trust:
         found["planted best_latent"] = trust["planted"]["best_latent"]
@@ -58,12 +87,30 @@ def numbers(job: dict[str, Any]) -> dict[str, float]:
         found["concepts calibration_error"] = trust["detection"]["ece"]
         found["concepts intruder_accuracy"] = trust["intruder"]["accuracy"]
         found["concepts share_over_random"] = trust["intervention"]["share_over_random"]
-    for protocol, one in results.get("steering", {}).items():
-        if isinstance(one, dict):
-            for name, way in one["ways"].items():
-                found[f"{protocol} {name} hypervolume"] = way["hypervolume"]["value"]
-            found[f"{protocol} {OURS} cost_of_doubling"] = one["ways"][OURS]["cost_of_doubling"]
+    steering = results.get("steering", {})
+    for protocol in PROTOCOLS:
+        if protocol in steering:
+            found |= _volumes(protocol, steering[protocol]["ways"])
     return {name: value for name, value in found.items() if value is not None}
+
+
+def _volumes(protocol: str, ways: dict[str, Any]) -> dict[str, float | None]:
+    """Hypervolumes of all ways; of ours also over the published method's, and over the best of the
+    baselines that do not see which items carry the tag."""
+    volume = {name: way["hypervolume"]["value"] for name, way in ways.items()}
+    found: dict[str, float | None] = {
+        f"{protocol} {name} hypervolume": value for name, value in volume.items()
+    }
+    blind = [volume[name] for name in ways if name not in OWN and not ways[name]["sees_truth"]]
+    for name in OWN:
+        found[f"{protocol} {name} hypervolume_over_paper"] = _over(volume[name], volume[PAPER])
+        found[f"{protocol} {name} hypervolume_over_best"] = _over(volume[name], max(blind))
+        found[f"{protocol} {name} cost_of_doubling"] = ways[name]["cost_of_doubling"]
+    return found
+
+
+def _over(value: float, other: float) -> float | None:
+    return value / other if other else None
 
 
 def rows_of(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -83,8 +130,35 @@ def rows_of(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for case in cases:
         each = {name: v for (at, name), v in seeds.items() if at == case}
         means = {name: float(np.mean(v)) for name, v in each.items()}
-        rows += _rows(f"{case} mean", {**means, **_bounds(each)})
+        here = _rows(f"{case} mean", {**means, **_bounds(each)})
+        for one, name in zip(here, means, strict=False):  # means stand before their bounds
+            one |= {"seeds": len(each[name]), **_against_goal(case, name, means[name])}
+        rows += here
     return rows
+
+
+def _against_goal(case: str, number: str, value: float) -> dict[str, Any]:
+    """goal and met, where the number has a goal."""
+    for goal in GOALS:
+        if re.search(goal.case, case) and re.search(goal.number, number):
+            met = value >= goal.value if goal.least else value <= goal.value
+            return {"goal": f"{'>=' if goal.least else '<='} {goal.value:g}", "met": bool(met)}
+    return {}
+
+
+def say_goals(rows: list[dict[str, Any]]) -> None:
+    """Print every mean that has a goal, its bounds, the goal, and whether it is met."""
+    value = {(one["case"], one["metric"]): one["value"] for one in rows}
+    for one in rows:
+        if "goal" in one:
+            low, high = (
+                value.get((one["case"], f"{one['metric']}_{end}")) for end in ("low", "high")
+            )
+            bounds = "" if low is None else f" ({low:.3f} to {high:.3f})"
+            print(
+                f"{'met   ' if one['met'] else 'missed'} {one['case']} {one['metric']} "
+                f"{one['value']:.3f}{bounds}, goal {one['goal']}, seeds {one['seeds']}"
+            )
 
 
 def _bounds(each: dict[str, list[float]]) -> dict[str, float]:
@@ -120,19 +194,22 @@ def main() -> None:
     parser.add_argument("--data", nargs="*", default=["anime-5k", "hetrec2011-lastfm-2k", PLANTED])
     parser.add_argument("--models", nargs="*", default=["elsa", "multvae"])
     parser.add_argument("--k", nargs="*", type=int, default=[16, 32])
+    parser.add_argument("--d", nargs="*", type=int, default=[256])
     parser.add_argument("--seeds", nargs="*", type=int, default=[42, 43, 44, 45, 46])
     parser.add_argument("--epochs", type=int, help="of the SAE (default: the library's)")
     parser.add_argument(
         "--experiments", nargs="*", choices=experiments.ALL, default=experiments.ALL
     )
+    parser.add_argument("--workers", type=int, default=1, help="processes that share the cells")
     parser.add_argument("--out", type=Path, default=Path("runs/science"))
     options = parser.parse_args()
     folder = options.out / "quick" if options.quick else options.out
     chosen = tuple(options.experiments)
-    jobs = [
-        one for grid in grids(options) for one in experiments.run(grid, chosen, folder, say=print)
-    ]
-    finish("science", rows_of(jobs), options.json)
+    how = {"workers": options.workers, "say": print}
+    jobs = [one for grid in grids(options) for one in experiments.run(grid, chosen, folder, **how)]
+    rows = rows_of(jobs)
+    finish("science", rows, options.json)
+    say_goals(rows)
 
 
 if __name__ == "__main__":
