@@ -108,6 +108,18 @@ class SparseAutoencoder(nn.Module):
     def after_step(self) -> None:
         normalize_rows_(self.dictionary)
 
+    @torch.no_grad()
+    def reduced_to(self, latents: Tensor, config: SAEConfig) -> SparseAutoencoder:
+        """A copy with `latents` (n,) alone, in that order, and `config`, which says L = n.
+
+        A row whose code uses kept latents alone has the same code, renumbered, and reconstruction.
+        """
+        small = SparseAutoencoder(self.d, config, generator=torch.Generator())
+        state = self.state_dict()
+        per_latent = ("dictionary", "encoder", "encoder_bias", "silent_for")
+        small.load_state_dict(state | {name: state[name][latents] for name in per_latent})
+        return small.to(self.encoder.device).train(self.training)
+
     def network(self) -> SAENetwork:
         """The weights as numpy arrays (copies), which serve without torch."""
         batchtopk = self.config.kind == "batchtopk"

@@ -5,7 +5,7 @@ Station: CSR -> batches. A batch is a function of (seed, step) alone; rows stay 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -66,6 +66,11 @@ class RowSampler:
     def batch(self, step: int) -> Rows:
         return to_tensors(self._drawn(step), self.device)
 
+    @property
+    def n_rows(self) -> int:
+        """Rows that hold an interaction."""
+        return len(self._used)
+
     def _drawn(self, step: int) -> Rows:
         return self.rows.take(self._used[self._order.positions(step)])
 
@@ -105,6 +110,13 @@ class EmbeddingSampler(RowSampler):
         with torch.no_grad():
             return self.encode(to_tensors(rows, self.device))
 
+    def whole(self, block: int) -> Iterator[Tensor]:
+        """Embeddings (at most block, d) of all rows as they are, in order."""
+        for low in range(0, self.n_rows, block):
+            rows = self.rows.take(self._used[low : low + block])
+            with torch.no_grad():
+                yield self.encode(to_tensors(rows, self.device))
+
     def _mixed(self, rows: Rows, generator: np.random.Generator) -> Rows:
         count = len(rows.offsets) - 1
         n_mixed, n_items = round(MIXED_SHARE * count), round(ITEM_SHARE * count)
@@ -126,6 +138,15 @@ class ArraySampler:
         self.array, self.device = array, device
         self._order = _Order(len(array), batch_size, seed)
         self.steps_per_pass = self._order.steps_per_pass
+
+    @property
+    def n_rows(self) -> int:
+        return len(self.array)
+
+    def whole(self, block: int) -> Iterator[Tensor]:
+        """The rows (at most block, d), in order."""
+        for low in range(0, self.n_rows, block):
+            yield torch.from_numpy(np.array(self.array[low : low + block])).to(self.device)
 
     def batch(self, step: int) -> Tensor:
         taken = self.array[np.sort(self._order.positions(step))]

@@ -33,6 +33,7 @@ from cfsae_fast.training.samplers import (
     RowSampler,
     to_tensors,
 )
+from cfsae_fast.training.spares import with_spares, without_spares
 from cfsae_fast.training.validation import BLOCK, HeldOut, watch_array, watch_cfae, watch_sae
 
 START_ROWS = 8192  # embeddings that the SAE's bias starts from, at most
@@ -99,7 +100,8 @@ def fit_sae(
     """Train an SAE on embeddings of users' rows through a trained CFAE, or on any matrix (n, d).
 
     source: a CFAE, which is frozen and needs `rows`; or the embeddings themselves, without rows.
-    validation: held-out users (CFAE) or embeddings (matrix). The rest as `fit_cfae`.
+    validation: held-out users (CFAE) or embeddings (matrix), asked while spare latents
+    (sae_config.spare) are still there. The rest as `fit_cfae`.
     Defaults: SAEConfig() and TrainConfig.for_sae().
 
     Raises:
@@ -111,7 +113,8 @@ def fit_sae(
     config = decided(train_config or TrainConfig.for_sae(), model=sae_config.kind)
     fit = _fit_on_users if isinstance(source, CFAE) else _fit_on_array
     sampler, d, watched, digest = fit(source, rows, sae_config, config, validation)
-    model = make_sae(d, sae_config, seed=config.seed).to(config.device)
+    trained = with_spares(sae_config, d, sampler.n_rows)
+    model = make_sae(d, trained, seed=config.seed).to(config.device)
     start = _first_rows(sampler)
     _check_finite(start.cpu().numpy())
     model.start_from(start)
@@ -126,7 +129,7 @@ def fit_sae(
         title=f"{sae_config.kind} SAE",
         on_epoch=on_epoch,
     )
-    return model
+    return without_spares(model, sae_config, sampler.whole(BLOCK)).eval()
 
 
 def embed(cfae: CFAE, rows: Rows) -> np.ndarray:
