@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar
 
-from cfsae_fast.config import CFAEConfig, SAEConfig, TrainConfig
+from cfsae_fast.config import CFAEConfig, SAEConfig, TrainConfig, to_dict
 
 KINDS = {"topk": "TopK", "batchtopk": "BatchTopK", "basic": "Basic"}  # as benchmarks spell them
 
@@ -122,12 +122,18 @@ class Grid:
         weight = "" if cell.l1 is None else f"-l1-{cell.l1:g}"
         return (
             f"{source}-{cell.model}-d{cell.d}-L{cell.n_latents}-k{cell.k}-{cell.loss}{weight}-"
-            f"{cell.compat}-s{cell.seed}-{_digest(cell.data, self._shared())}"
+            f"{cell.compat}-s{cell.seed}-{_digest(cell.data, self._shared(), self._decided(cell))}"
         )
 
     def base_key(self, cell: Cell) -> str:
-        """The same for its CFAE."""
-        return f"{cell.model}-d{cell.d}-s{cell.seed}-{_digest(cell.base, self._shared())}"
+        """The same for its CFAE, which does not depend on the SAE's settings."""
+        data = self.filters, self.min_tag
+        decided = to_dict(self.cfae(cell, 1)), to_dict(self.training(cell)[0])
+        return f"{cell.model}-d{cell.d}-s{cell.seed}-{_digest(cell.base, data, decided)}"
+
+    def _decided(self, cell: Cell) -> list[dict[str, Any]]:
+        """All settings, defaults filled in: a changed default makes another cell."""
+        return [to_dict(one) for one in (self.cfae(cell, 1), self.sae(cell), *self.training(cell))]
 
     def _shared(self) -> dict[str, Any]:
         return asdict(replace(self, **dict.fromkeys(self.LISTS, ())))
