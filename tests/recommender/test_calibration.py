@@ -22,7 +22,7 @@ def test_the_least_alpha_that_reaches_the_share(planted, mode):
     concept = max(model.concepts(), key=lambda one: one.confidence).name
     users = dataset.interactions.user_ids.values[:60].tolist()
     found = model.calibrate(users, concept, share=0.6, n=N, mode=mode)
-    assert found.reached.mean() > 0.7 and len(np.unique(found.alphas)) > 5
+    assert found.reached.mean() > 0.4 and len(np.unique(found.alphas)) > 5
     wishes = [boost(concept, a) if a else None for a in found.alphas]
     got = model.recommend(users, n=N, mode=mode, steer=wishes)
     have = shares(model, dataset, got.ids, concept)

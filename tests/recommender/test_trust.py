@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
+from cfsae_fast import concepts
 from cfsae_fast.concepts import detection
 from cfsae_fast.recommender import labelling, trust
 
@@ -22,16 +23,18 @@ def test_planted_concepts_are_believed_and_shuffled_ones_are_not(planted):
 
 
 def test_what_is_stated_is_what_is_found_on_items_nobody_showed(planted):
+    """Over eight ways to halve: one of six concepts' errors is a matter of luck (0.03 to 0.12)."""
     model, dataset = planted
     carried = csr_array(dataset.tags.matrix(dataset.interactions.n_items))
-    known, unseen = detection.halves(carried, seed=8)
-    codes = labelling.item_codes(model.fitted)
-    stated = trust.confidence(model.fitted, codes, known, dataset.tags.names, seed=1)
-    from cfsae_fast.concepts import build
-
-    half_map = build(codes, known, dataset.tags.names, model.fitted.sae.n_latents)
-    actual = trust.knob_auc(model.fitted, half_map, unseen, carried)
-    assert detection.calibration_error(stated, actual) < 0.1
+    codes, names = labelling.item_codes(model.fitted), dataset.tags.names
+    errors = []
+    for seed in range(8, 16):
+        known, unseen = detection.halves(carried, seed=seed)
+        stated = trust.confidence(model.fitted, codes, known, names, seed=1)
+        half_map = concepts.build(codes, known, names, model.fitted.sae.n_latents)
+        actual = trust.knob_auc(model.fitted, half_map, unseen, carried)
+        errors.append(detection.calibration_error(stated, actual))
+    assert np.mean(errors) < 0.1
 
 
 def test_too_few_items_are_not_tested(planted):
