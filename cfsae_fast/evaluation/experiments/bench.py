@@ -68,7 +68,7 @@ class Bench:
             run_dir=self._runs(cell) / f"sae-{self.grid.key(cell)}", resume=True,
             progress=self.progress,
         )  # fmt: skip
-        return _assembled(cut, module.network(), trained.network()), cut
+        return assembled(cut, module.network(), trained.network()), cut
 
     def _embedded(self, cell: Cell, which: str) -> np.ndarray:
         """Embeddings of the training or of the validation users' whole rows: one file on disk,
@@ -103,7 +103,8 @@ class Bench:
         return self.folder / "runs" / self.grid.base_key(cell)
 
 
-def _assembled(cut: Protocol, cfae: Any, sae: Any) -> Fitted:
+def assembled(cut: Protocol, cfae: Any, sae: Any) -> Fitted:
+    """A recommender of two trained networks over the cut's training users, with labels."""
     embedding = cfae.encode(cut.train.rows())
     fitted = Fitted(
         cfae=cfae,

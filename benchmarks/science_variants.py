@@ -1,0 +1,170 @@
+"""Ways to train an SAE that did not become options: what they keep, beside the default.
+
+k64: k falls from 64 over the first half of the steps. several: the losses of k and of 4 k (weight
+1/8). jumprelu: a learned threshold per latent, k of them on average, at most 4 k (Rajamanoharan et
+al. 2024, arXiv 2407.14435). kaux*: AuxK with so many latents per d. Judged as the experiment
+`reconstruction` does; base models in --out are not trained again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from benchmarks.record import arguments, finish
+from benchmarks.science import rows_of
+from cfsae_fast import ops, training
+from cfsae_fast.config import SAEConfig, TrainConfig
+from cfsae_fast.evaluation.experiments import Grid, reconstruction
+from cfsae_fast.evaluation.experiments.bench import Bench, assembled
+from cfsae_fast.inference import SAENetwork
+from cfsae_fast.models import SparseAutoencoder
+from cfsae_fast.ops import PADDING, Code, Encoded
+from cfsae_fast.training.spares import with_spares, without_spares
+
+START_K, WIDER = 64, 4
+BANDWIDTH, SPARSITY = 0.2, 0.05  # of jumprelu: its gradient's window, the weight of its k
+
+
+class FallingK(SparseAutoencoder):
+    """k falls linearly from START_K over the first half of `steps`."""
+
+    steps, step = 1, 0
+
+    @property
+    def width(self) -> int:
+        left = max(0.0, 1 - 2 * self.step / self.steps) if self.training else 0.0
+        return round(self.config.k + (START_K - self.config.k) * left)
+
+    def loss(self, embedding: Tensor, *, generator: torch.Generator, step: int):
+        self.step = step
+        return super().loss(embedding, generator=generator, step=step)
+
+
+class SeveralK(SparseAutoencoder):
+    """The loss of k, and an eighth of that of WIDER k."""
+
+    def loss(self, embedding: Tensor, *, generator: torch.Generator, step: int):
+        loss, logged = super().loss(embedding, generator=generator, step=step)
+        weights = self.encoder, self.encoder_bias, self.bias
+        wide = ops.topk_encode(embedding, *weights, WIDER * self.config.k, standardize=True)
+        output = ops.sparse_decode(wide.code, self.dictionary, self.bias)
+        distance = self._distance(output, self._target(embedding, wide.stats))
+        return loss + distance / 8, logged
+
+
+class JumpReLU(SparseAutoencoder):
+    """An activation counts where it exceeds its latent's threshold, which is learned through a
+    window of BANDWIDTH; a penalty holds the mean number at k."""
+
+    def __init__(self, d: int, config: SAEConfig, *, generator: torch.Generator) -> None:
+        super().__init__(d, config, generator=generator)
+        self.thresholds = nn.Parameter(torch.zeros(self.n_latents))
+
+    @property
+    def width(self) -> int:
+        return WIDER * self.config.k
+
+    @torch.no_grad()
+    def start_from(self, embedding: Tensor) -> None:
+        super().start_from(embedding)
+        values = super()._encode_wide(embedding[:2048]).code.values
+        self.thresholds.fill_(float(values[:, self.config.k - 1].mean()))
+
+    def loss(self, embedding: Tensor, *, generator: torch.Generator, step: int):
+        (indices, values), stats = self._encode_wide(embedding)
+        level = self.thresholds[indices.clamp_min(0).long()]
+        near = ((values - level).abs() < BANDWIDTH / 2).float() / BANDWIDTH
+        past = level - level.detach()  # zero, with the threshold's gradient
+        on = (values > level).float()
+        code = Code(indices, values * on - level.detach() * near * past)
+        target = self._target(embedding, stats)
+        output = ops.sparse_decode(code, self.dictionary, self.bias)
+        count = (on - near * past).sum(dim=1).mean()
+        aux, dead = self._aux(embedding, (target - output).detach())
+        loss = self._distance(output, target) + SPARSITY * (count / self.config.k - 1).square()
+        self._watch(Code(torch.where(on > 0, indices, PADDING), code.values))
+        loss = loss + self.config.aux_coefficient * aux
+        return loss, {"loss": loss.detach(), "l0": count.detach(), "dead": dead}
+
+    def network(self) -> SAENetwork:
+        plain = super().network()
+        return _Jumping(**{**vars(plain), "levels": self.thresholds.detach().numpy()})
+
+
+@dataclass(frozen=True)
+class _Jumping(SAENetwork):
+    levels: np.ndarray | None = None
+
+    def finish(self, encoded: Encoded) -> Encoded:
+        indices, values = encoded.code
+        kept = values > self.levels[np.maximum(indices, 0)]
+        return encoded._replace(
+            code=Code(np.where(kept, indices, PADDING), np.where(kept, values, 0))
+        )
+
+
+@dataclass(frozen=True)
+class Variant:
+    kind: type[SparseAutoencoder] = SparseAutoencoder
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+def variants(d: int) -> dict[str, Variant]:
+    return {
+        "default": Variant(),
+        "k64": Variant(FallingK),
+        "several": Variant(SeveralK),
+        "jumprelu": Variant(JumpReLU, {"spare": 0.0}),
+        **{f"kaux{share}": Variant(settings={"k_aux": round(d * share)}) for share in (0.25, 1, 2)},
+    }
+
+
+def judge(bench: Bench, cell: Any, one: Variant, steps: int) -> dict[str, Any]:
+    """Train the variant and judge it, in the shape of an experiment's job."""
+    cut, base, rows = bench.cut(cell), bench.base(cell), bench.cut(cell).train.rows()
+    sae = replace(bench.grid.sae(cell), **one.settings)
+    config = TrainConfig.for_sae(epochs=1, steps_per_epoch=steps, seed=cell.seed)
+    sampler = training.EmbeddingSampler(
+        base.encode, rows, config.batch_size, seed=cell.seed, mixed=True
+    )
+    generator = torch.Generator().manual_seed(cell.seed)
+    model = one.kind(base.d, with_spares(sae, base.d, sampler.n_rows), generator=generator)
+    model.steps = steps
+    model.start_from(torch.cat([sampler.batch(at) for at in range(8)]))
+    training.train(model, sampler, config)
+    network = without_spares(model, sae, sampler.whole(1024)).network()
+    found = reconstruction.judge(assembled(cut, base.network(), network), cut, cell)
+    return {"job_cfg": {"cell": vars(cell)}, "results": {"reconstruction": found}}
+
+
+def main() -> None:
+    parser = arguments("science_variants", __doc__)
+    parser.add_argument("--data", default="anime-5k")
+    parser.add_argument("--k", type=int, default=16)
+    parser.add_argument("--seeds", nargs="*", type=int, default=[42, 43, 44])
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--variants", nargs="*", choices=list(variants(1)), default=None)
+    parser.add_argument("--out", type=Path, default=Path("runs/science"))
+    options = parser.parse_args()
+    data = "generated:users=600,items=500,concepts=8,seed=1" if options.quick else options.data
+    grid = Grid(
+        data=(data,), d=(32 if options.quick else 256,), k=(options.k,), seed=tuple(options.seeds)
+    )
+    bench, rows = Bench(grid, options.out, False), []
+    for name in options.variants or variants(1):
+        jobs = []
+        for cell in grid.cells():
+            print(f"{name}: {cell.name}", flush=True)
+            jobs.append(judge(bench, cell, variants(cell.d)[name], options.steps))
+        rows += [{**one, "case": f"{name} {one['case']}"} for one in rows_of(jobs)]
+    finish("science_variants", rows, options.json)
+
+
+if __name__ == "__main__":
+    main()

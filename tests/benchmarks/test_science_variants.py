@@ -1,0 +1,86 @@
+"""The variants do what their lines in the table say."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import science_variants as room
+from cfsae_fast.config import SAEConfig
+
+D, L, K = 12, 40, 3
+
+
+def embeddings(count=30, seed=0):
+    return torch.randn(count, D, generator=torch.Generator().manual_seed(seed)) * 2 + 1
+
+
+def made(kind, **options):
+    config = SAEConfig(**{"k": K, "n_latents": L} | options)
+    model = kind(D, config, generator=torch.Generator().manual_seed(1))
+    model.start_from(embeddings())
+    return model.train()
+
+
+def loss_at(model, x, step=0):
+    return model.loss(x, generator=torch.Generator(), step=step)
+
+
+def test_k_falls_over_the_first_half_and_in_training_alone():
+    model = made(room.FallingK, n_latents=100)
+    model.steps = 100
+    model.encoder_bias.data.fill_(50)  # all latents fire, so that k decides
+    found = [float(loss_at(model, embeddings(), step)[1]["l0"]) for step in (0, 25, 50, 99)]
+    assert found == [64, round(3 + 61 / 2), 3, 3]
+    model.step = 0
+    assert model.eval().width == K == model.network().width
+
+
+def test_several_adds_an_eighth_of_the_wider_loss():
+    x, model, plain = embeddings(), made(room.SeveralK), made(room.SparseAutoencoder)
+    wide = made(room.SparseAutoencoder, k=4 * K)
+    want = loss_at(plain, x)[0] + loss_at(wide, x)[1]["distance"] / 8
+    torch.testing.assert_close(loss_at(model, x)[0], want)
+
+
+def test_jumprelu_learns_its_thresholds_and_serves_by_them():
+    x, model = embeddings(), made(room.JumpReLU, aux_coefficient=0.0)
+    with torch.no_grad():
+        model.thresholds += 0.1 * torch.randn(L, generator=torch.Generator().manual_seed(3))
+    (indices, values), stats = model._encode_wide(x)
+    level = model.thresholds[indices.clamp_min(0).long()]
+    served = model.network().encode(x.numpy()).code
+    on = values > level
+    assert 0 < on.sum() < on.numel()
+    np.testing.assert_array_equal(served.values, torch.where(on, values, 0.0).detach())
+    np.testing.assert_array_equal(served.indices, torch.where(on, indices, -1))
+    # by hand: d loss / d threshold through the window, of distance and of the count
+    loss_at(model, x)[0].backward()
+    code = torch.zeros(len(x), L).scatter(1, indices.clamp_min(0).long(), (values * on).detach())
+    code.requires_grad_()
+    u = (x - stats.mean[:, None]) / stats.std[:, None]
+    (code @ model.dictionary.detach() + model.bias.detach() - u).square().mean().backward()
+    near = ((values - level).abs() < room.BANDWIDTH / 2).float() / room.BANDWIDTH
+    slope = code.grad.gather(1, indices.clamp_min(0).long())
+    count = on.float().sum(1).mean()
+    penalty = 2 * room.SPARSITY * (count / K - 1) / K / len(x)
+    want = torch.zeros(L).index_add(
+        0, indices.clamp_min(0).long().flatten(), (-near * (level * slope + penalty)).flatten()
+    )
+    assert want.abs().max() > 1e-5
+    torch.testing.assert_close(model.thresholds.grad, want.detach(), atol=1e-6, rtol=1e-4)
+
+
+def test_the_command_writes_a_row_per_variant(monkeypatch, tmp_path):
+    path = tmp_path / "v.json"
+    monkeypatch.setattr(sys, "argv", ["x", "--quick", "--k", "3", "--seeds", "42", "--steps", "5",
+                        "--variants", "k64", "jumprelu", "--out", str(tmp_path), "--json",
+                        str(path)])  # fmt: skip
+    room.main()
+    rows = json.loads(path.read_text())["rows"]
+    kept = [one for one in rows if one["metric"] == "ndcg_kept" and "seed=42 rec" in one["case"]]
+    assert [one["case"].split()[0] for one in kept] == ["k64", "jumprelu"]
+    assert all(0 < one["value"] < 1.2 for one in kept)
+    assert pytest.approx(kept[0]["value"]) != kept[1]["value"]
