@@ -139,7 +139,8 @@ def judge(bench: Bench, cell: Any, one: Variant, steps: int) -> dict[str, Any]:
     model.start_from(torch.cat([sampler.batch(at) for at in range(8)]))
     training.train(model, sampler, config)
     network = without_spares(model, sae, sampler.whole(1024)).network()
-    found = reconstruction.judge(assembled(cut, base.network(), network), cut, cell)
+    fitted = assembled(cut, base.network(), network, labelled=False)
+    found = reconstruction.judge(fitted, cut, cell)
     return {"job_cfg": {"cell": vars(cell)}, "results": {"reconstruction": found}}
 
 

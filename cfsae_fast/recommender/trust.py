@@ -7,6 +7,7 @@ above an item without it: 1/2 is a coin.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -25,6 +26,7 @@ FEWEST_ITEMS = 10  # of a concept whose knob is tested: five each way
 FEWEST_TAKEN = 5
 # A concept of n items is believed as n / (n + this) its own, the rest the average concept's.
 PRIOR_ITEMS = 10.0
+CHUNK = 64  # concepts pushed at a time: bounds memory at CHUNK * I
 NUDGE = 0.1  # of the mean embedding's length: a push of a decoder that is not linear
 
 
@@ -72,13 +74,20 @@ def knob_auc(
     heard = np.bincount(fitted.histories.items, minlength=len(fitted.item_ids)) >= FEWEST_TAKEN
     directions = directions_of(concept_map, fitted.sae.dictionary)
     found = np.full(len(directions), np.nan)
-    for at in np.flatnonzero(np.isfinite(directions).all(axis=1)):
-        scores = push(fitted, directions[[at]])[0]
+    asked = np.flatnonzero(np.isfinite(directions).all(axis=1))
+    for at, scores in zip(asked, _pushes(fitted, directions[asked]), strict=True):
         positive, negative = np.zeros_like(heard), heard.copy()
         positive[unseen.indices[unseen.indptr[at] : unseen.indptr[at + 1]]] = True
         negative[carried.indices[carried.indptr[at] : carried.indptr[at + 1]]] = False
         found[at] = detection.auc(scores, positive & heard, negative)
     return found
+
+
+def _pushes(fitted: Fitted, directions: np.ndarray) -> Iterator[np.ndarray]:
+    """The rows (I,) of `push`, made CHUNK at a time: a decoder reads all its weights once for each
+    call, which took minutes for thousands of tags one by one."""
+    for low in range(0, len(directions), CHUNK):
+        yield from push(fitted, directions[low : low + CHUNK])
 
 
 def confidence(

@@ -7,6 +7,7 @@ from scipy.sparse import csr_array
 from cfsae_fast import concepts
 from cfsae_fast.concepts import detection
 from cfsae_fast.recommender import labelling, trust
+from tests.recommender.conftest import small_dataset, small_model
 
 
 def test_planted_concepts_are_believed_and_shuffled_ones_are_not(planted):
@@ -68,3 +69,17 @@ def test_attributes_that_say_nothing_are_refused(planted):
         model.find_latents(np.ones(n_items, bool))
     with pytest.raises(ValueError, match=rf"one per item \({n_items},\)"):
         model.find_latents(np.ones(3, bool))
+
+
+def test_concepts_are_pushed_in_blocks_as_one_by_one(monkeypatch):
+    """A decoder with layers, which is asked CHUNK concepts at a time."""
+    model, dataset = small_model("multvae", "topk"), small_dataset()
+    carried = csr_array(dataset.tags.matrix(dataset.interactions.n_items))
+    codes, names = labelling.item_codes(model.fitted), dataset.tags.names
+    found = []
+    for chunk in (64, 4, 1):
+        monkeypatch.setattr(trust, "CHUNK", chunk)
+        found.append(trust.confidence(model.fitted, codes, carried, names, seed=1))
+    assert np.isfinite(found[0]).sum() == len(names)
+    np.testing.assert_allclose(found[1], found[0], atol=1e-3)  # rounding may swap near ties
+    np.testing.assert_allclose(found[2], found[0], atol=1e-3)

@@ -51,8 +51,8 @@ class Bench:
             self._base = cell.base, found
         return self._base[1]
 
-    def fitted(self, cell: Cell) -> tuple[Fitted, Protocol]:
-        """The cell's recommender with its labels, and the data that it may be judged on."""
+    def fitted(self, cell: Cell, *, labelled: bool = True) -> tuple[Fitted, Protocol]:
+        """The cell's recommender, with labels if `labelled`, and the data that it is judged on."""
         from cfsae_fast import training
         from cfsae_fast.training import stages
 
@@ -68,7 +68,8 @@ class Bench:
             run_dir=self._runs(cell) / f"sae-{self.grid.key(cell)}", resume=True,
             progress=self.progress,
         )  # fmt: skip
-        return assembled(cut, module.network(), trained.network()), cut
+        networks = module.network(), trained.network()
+        return assembled(cut, *networks, labelled=labelled), cut
 
     def _embedded(self, cell: Cell, which: str) -> np.ndarray:
         """Embeddings of the training or of the validation users' whole rows: one file on disk,
@@ -103,8 +104,8 @@ class Bench:
         return self.folder / "runs" / self.grid.base_key(cell)
 
 
-def assembled(cut: Protocol, cfae: Any, sae: Any) -> Fitted:
-    """A recommender of two trained networks over the cut's training users, with labels."""
+def assembled(cut: Protocol, cfae: Any, sae: Any, *, labelled: bool) -> Fitted:
+    """A recommender of two trained networks over the cut's training users."""
     embedding = cfae.encode(cut.train.rows())
     fitted = Fitted(
         cfae=cfae,
@@ -115,7 +116,7 @@ def assembled(cut: Protocol, cfae: Any, sae: Any) -> Fitted:
         cold=embedding.mean(axis=0, dtype=np.float64).astype(np.float32),
         titles=None if cut.dataset.titles is None else np.array(cut.dataset.titles),
     )
-    return fitted if cut.tags is None else label(fitted, cut.tags)
+    return label(fitted, cut.tags) if labelled and cut.tags is not None else fitted
 
 
 def _filters(settings: dict[str, Any]) -> Filters:

@@ -34,6 +34,7 @@ EXPERIMENTS: dict[str, Callable[[Fitted, Protocol, Cell], dict[str, Any]]] = {
     "steering": steering.judge,
     "users": users.judge,
 }
+UNLABELLED = ("reconstruction",)  # needs no concepts
 ALL = ("interpretability", "reconstruction", "steering")  # users needs an extra of its own
 
 
@@ -104,7 +105,8 @@ def _judge(bench: Bench, cell: Cell, experiments: tuple[str, ...]) -> None:
     """Train a cell, run what is missing of its experiments, and write its file."""
     grid, folder = bench.grid, bench.folder
     path, missing = _path(grid, cell, folder), _missing(grid, cell, experiments, folder)
-    fitted, cut = bench.fitted(cell)
+    labelled = any(one not in UNLABELLED for one in missing)
+    fitted, cut = bench.fitted(cell, labelled=labelled)
     done = json.loads(path.read_text())["results"] if path.exists() else {}
     found = {one: EXPERIMENTS[one](fitted, cut, cell) for one in missing}
     io.write_json(path, _job(grid, cell, {**done, **found}))
