@@ -1,9 +1,9 @@
-"""Ways to train an SAE that did not become options: what they keep, beside the default.
+"""Ways to train an SAE beside the default: what they keep. Most did not become options.
 
-k64: k falls from 64 over the first half of the steps. several: the losses of k and of 4 k (weight
-1/8). jumprelu: a learned threshold per latent, k of them on average, at most 4 k (Rajamanoharan et
-al. 2024, arXiv 2407.14435). kaux*: AuxK with so many latents per d. Judged as the experiment
-`reconstruction` does; base models in --out are not trained again.
+k64: k falls from 64 over the first half of the steps. several: the losses of k and of 4 k
+(SAEConfig.wide_loss). jumprelu: a learned threshold per latent, k of them on average, at most 4 k
+(Rajamanoharan et al. 2024, arXiv 2407.14435). kaux*: AuxK with so many latents per d. Judged as the
+experiment `reconstruction` does; base models in --out are not trained again.
 """
 
 from __future__ import annotations
@@ -44,18 +44,6 @@ class FallingK(SparseAutoencoder):
     def loss(self, embedding: Tensor, *, generator: torch.Generator, step: int):
         self.step = step
         return super().loss(embedding, generator=generator, step=step)
-
-
-class SeveralK(SparseAutoencoder):
-    """The loss of k, and an eighth of that of WIDER k."""
-
-    def loss(self, embedding: Tensor, *, generator: torch.Generator, step: int):
-        loss, logged = super().loss(embedding, generator=generator, step=step)
-        weights = self.encoder, self.encoder_bias, self.bias
-        wide = ops.topk_encode(embedding, *weights, WIDER * self.config.k, standardize=True)
-        output = ops.sparse_decode(wide.code, self.dictionary, self.bias)
-        distance = self._distance(output, self._target(embedding, wide.stats))
-        return loss + distance / 8, logged
 
 
 class JumpReLU(SparseAutoencoder):
@@ -119,7 +107,7 @@ def variants(d: int) -> dict[str, Variant]:
     return {
         "default": Variant(),
         "k64": Variant(FallingK),
-        "several": Variant(SeveralK),
+        "several": Variant(settings={"wide_loss": 1 / 8}),
         "jumprelu": Variant(JumpReLU, {"spare": 0.0}),
         **{f"kaux{share}": Variant(settings={"k_aux": round(d * share)}) for share in (0.25, 1, 2)},
     }

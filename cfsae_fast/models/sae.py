@@ -16,6 +16,7 @@ from cfsae_fast.models.unit_rows import normalize_rows_, project_gradient_, rand
 from cfsae_fast.ops.containers import PADDING, Code, Encoded, Stats
 from cfsae_fast.reference import row_stats
 
+WIDER = 4  # times k: the code of config.wide_loss, as the MultiTopK of Gao et al.
 BATCHTOPK_WIDTH = 4  # a row may hold up to 4 k latents, so that its code has a fixed width
 THRESHOLD_RATE = 0.01  # of the moving average behind batchtopk's threshold; SAELens' default
 
@@ -28,7 +29,8 @@ class SparseAutoencoder(nn.Module):
     encoder_bias (L,); bias (d,) is taken off before the encoder and added after the dictionary.
 
     Loss, against u itself: mean (u' - u)^2 or mean 1 - cos(u, u'), + l1 * mean_b sum_j code_bj,
-    + aux_coefficient * AuxK (Gao et al. 2024, arXiv 2406.04093, appendix A.2).
+    + wide_loss * the same distance of a code of 4 k + aux_coefficient * AuxK (Gao et al. 2024,
+    arXiv 2406.04093, appendix A.2).
     compat "paper": the published objective, where u' with mean and std put back is compared with u
     without them, no AuxK, independent Kaiming initialisation and bias 0.
     """
@@ -85,8 +87,8 @@ class SparseAutoencoder(nn.Module):
         In training mode it also counts how long each latent has been silent, and moves
         batchtopk's threshold. generator, step: unused, of the protocol all models share.
         """
-        encoded = self._encode_training(embedding)
-        code, stats = encoded
+        wide, stats = self._encode_training(embedding)
+        code = _narrowed(wide, self.config.k) if self.config.wide_loss else wide
         target = self._target(embedding, stats)
         output = ops.sparse_decode(code, self.dictionary, self.bias)
         if self.config.compat == "paper" and stats is not None:
@@ -95,6 +97,9 @@ class SparseAutoencoder(nn.Module):
         loss, l0 = distance, (code.values > 0).sum(dim=1).float().mean()
         if self.config.l1_weight:
             loss = loss + self.config.l1_weight * code.values.sum(dim=1).mean()
+        if self.config.wide_loss:
+            wider = ops.sparse_decode(wide, self.dictionary, self.bias)
+            loss = loss + self.config.wide_loss * self._distance(wider, target)
         aux, dead = self._aux(embedding, (target - output).detach())
         loss = loss + self.config.aux_coefficient * aux
         if self.training:
@@ -135,20 +140,23 @@ class SparseAutoencoder(nn.Module):
             standardize=self.config.standardize,
         )
 
-    def _encode_wide(self, embedding: Tensor, precision: str = "exact") -> Encoded:
+    def _encode_wide(
+        self, embedding: Tensor, precision: str = "exact", width: int | None = None
+    ) -> Encoded:
         return ops.topk_encode(
             embedding,
             self.encoder,
             self.encoder_bias,
             self.bias,
-            self.width,
+            width or self.width,
             standardize=self.config.standardize,
             precision=precision,
         )
 
     def _encode_training(self, embedding: Tensor) -> Encoded:
         rough = torch.is_autocast_enabled(embedding.device.type)  # near ties do not matter then
-        encoded = self._encode_wide(embedding, "bf16" if rough else "exact")
+        width = min(WIDER * self.config.k, self.n_latents) if self.config.wide_loss else None
+        encoded = self._encode_wide(embedding, "bf16" if rough else "exact", width)
         if self.config.kind == "basic":
             return encoded._replace(code=_trim(encoded.code))
         if self.config.kind != "batchtopk":
@@ -209,6 +217,11 @@ def _keep(code: Code, kept: Tensor) -> Code:
     """`code` with the slots that are not `kept` (a prefix of each row is) turned into padding."""
     indices = torch.where(kept, code.indices, torch.full_like(code.indices, PADDING))
     return Code(indices, torch.where(kept, code.values, torch.zeros_like(code.values)))
+
+
+def _narrowed(code: Code, k: int) -> Code:
+    """The k largest of each row of `code`."""
+    return Code(code.indices[:, :k].contiguous(), code.values[:, :k].contiguous())
 
 
 def _trim(code: Code) -> Code:

@@ -38,13 +38,6 @@ def test_k_falls_over_the_first_half_and_in_training_alone():
     assert model.eval().width == K == model.network().width
 
 
-def test_several_adds_an_eighth_of_the_wider_loss():
-    x, model, plain = embeddings(), made(room.SeveralK), made(room.SparseAutoencoder)
-    wide = made(room.SparseAutoencoder, k=4 * K)
-    want = loss_at(plain, x)[0] + loss_at(wide, x)[1]["distance"] / 8
-    torch.testing.assert_close(loss_at(model, x)[0], want)
-
-
 def test_jumprelu_learns_its_thresholds_and_serves_by_them():
     x, model = embeddings(), made(room.JumpReLU, aux_coefficient=0.0)
     with torch.no_grad():

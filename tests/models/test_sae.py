@@ -271,3 +271,35 @@ def test_decode_puts_mean_and_std_back():
     torch.testing.assert_close(model.decode(model.encode(x)), want)
     bare = ops.sparse_decode(model.encode(x).code, model.dictionary, model.bias)
     torch.testing.assert_close(bare, u)
+
+
+def test_wide_loss_adds_the_distance_of_four_k_by_hand():
+    x, model = embeddings(), sae(wide_loss=0.125, aux_coefficient=0.0)
+    model.start_from(x)
+    with torch.no_grad():
+        model.encoder_bias.normal_(generator=torch.Generator().manual_seed(1))
+    u = standardised(x)
+    narrow, _ = dense_output(model, u)
+    model.config = SAEConfig(k=4 * K, n_latents=24)
+    wide, _ = dense_output(model, u)
+    model.config = SAEConfig(k=K, n_latents=24, wide_loss=0.125, aux_coefficient=0.0)
+    want = (narrow - u).square().mean() + 0.125 * (wide - u).square().mean()
+    loss, logged = loss_of(model, x)
+    torch.testing.assert_close(loss, want)
+    assert float(logged["l0"]) == K  # the narrow code is watched
+    expected = torch.autograd.grad(want, list(model.parameters()))
+    for one, other in zip(torch.autograd.grad(loss, list(model.parameters())), expected,
+                          strict=True):  # fmt: skip
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
+    assert model.eval().encode(x).code.indices.shape[1] == K == model.network().width
+    everything = sae(wide_loss=0.1, k=20)  # 4 k is more than there are
+    assert torch.isfinite(loss_of(everything, x)[0])
+
+
+def test_wide_loss_goes_with_topk_alone():
+    for options in ({"kind": "batchtopk"}, {"kind": "basic"}, {"compat": "paper"}):
+        with pytest.raises(ValueError, match="wide_loss must be 0, or positive with kind 'topk'"):
+            SAEConfig(wide_loss=0.1, **options)
+    for wrong in (-0.1, float("nan")):
+        with pytest.raises(ValueError, match="wide_loss must be 0, or positive"):
+            SAEConfig(wide_loss=wrong)
