@@ -110,7 +110,7 @@ class SAEConfig:
     basic (L1; k is not used). k: latents kept. n_latents: L; None means 8 d. l1: weight of the L1
     term, sum of a row's activations (None: 0, for basic DEFAULT_L1). loss: l2 (mean square) or
     cosine, against the embedding itself; wide_loss: weight of the same loss of 4 k latents, beside
-    that of k (topk; 1/8 keeps 1.4 to 2.5 points more nDCG at k 16 on anime-5k, and leaves 7 to 15 %
+    that of k (topk; 1/8 keeps 1.4 to 2.5 points more nDCG at k 16 on anime-5k, and leaves 5 to 15 %
     of the latents dead: docs/findings.md). standardize: remove each row's mean and std.
     aux_coefficient, k_aux: AuxK revival of dead latents (k_aux None: d / 2). dead_after: samples
     without firing after which a latent counts as dead. spare: where there are fewer than
