@@ -10,6 +10,8 @@ namespace cfsae::cpu {
 
 inline constexpr int64_t kFoldedBlock = 64;  // columns that share a maximum
 
+inline constexpr int kTerms = 4;
+
 struct Term {
   const float* vector;  // null: nothing
   float factor;
@@ -32,7 +34,7 @@ struct FoldedKernels {
                        int64_t first, int64_t width, float* sum);
 
   // values[c] = scale * values[c] + sum of the terms; maxima[b] = the largest of block b.
-  void (*finish)(float* values, int64_t n, float scale, const Term (&terms)[3], float* maxima);
+  void (*finish)(float* values, int64_t n, float scale, const Term (&terms)[kTerms], float* maxima);
 
   // Of a block's n values those at or above the line, and their places: returns how many. There is
   // room for kFoldedBlock of each.

@@ -152,7 +152,7 @@ void finish_with(float* values, int64_t n, float scale, const Term* terms, float
     int64_t c = first;
     for (; c + Lanes <= last; c += Lanes) {
       Floats value = load<Lanes>(values + c) * scale;
-#pragma GCC unroll 3
+#pragma GCC unroll 4
       for (int t = 0; t < Terms; ++t) value += load<Lanes>(terms[t].vector + c) * terms[t].factor;
       std::memcpy(values + c, &value, sizeof value);
       most = value > most ? value : most;
@@ -169,8 +169,8 @@ void finish_with(float* values, int64_t n, float scale, const Term* terms, float
 }
 
 template <int Lanes>
-void finish(float* values, int64_t n, float scale, const Term (&terms)[3], float* maxima) {
-  Term given[3];
+void finish(float* values, int64_t n, float scale, const Term (&terms)[kTerms], float* maxima) {
+  Term given[kTerms];
   int count = 0;
   for (const Term& term : terms) {
     if (term.vector != nullptr) given[count++] = term;
@@ -179,6 +179,7 @@ void finish(float* values, int64_t n, float scale, const Term (&terms)[3], float
   if (count == 1) finish_with<Lanes, 1>(values, n, scale, given, maxima);
   if (count == 2) finish_with<Lanes, 2>(values, n, scale, given, maxima);
   if (count == 3) finish_with<Lanes, 3>(values, n, scale, given, maxima);
+  if (count == 4) finish_with<Lanes, 4>(values, n, scale, given, maxima);
 }
 
 template <int Lanes>

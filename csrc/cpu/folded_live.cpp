@@ -83,7 +83,9 @@ Status folded_turn(const LiveScores& live, const Matrix& embedding, const CodeVi
                           (residual ? length_of(embedding.data, items.dim) : 0.0);
     const double bound =
         decode_bound(folded, weighed, code.k + n, items.dim, residual ? 0.0f : mean, std, length);
-    if (bound < kWorthless) {
+    const double kept = std * turned.factor;  // 0: what was kept need not even be finite
+    const bool in_float = kept == 0.0 || (std::abs(kept) > 1e-30 && std::abs(kept) < 1e30);
+    if (bound < kWorthless && in_float) {
       Screen screen(items.n_rows, items.n_rows, execution);
       ScreenSum sum{folded.products,
                     turned.ids.data(),
@@ -95,8 +97,7 @@ Status folded_turn(const LiveScores& live, const Matrix& embedding, const CodeVi
         sum.terms[0] = {live.dense, 1.0f};
         sum.terms[1] = sum.terms[2] = {};
       }
-      sum.start = live.code;
-      sum.factor = static_cast<float>(turned.factor);
+      if (kept != 0.0) sum.terms[3] = {live.code, static_cast<float>(kept)};
       sum.allowed = allowed;
       if (seen != nullptr) {
         sum.excluded = seen->items + seen->offsets[0];

@@ -91,11 +91,7 @@ void Screen::compute(const ScreenSum& sum, int64_t first, int64_t last) {
 void Screen::compute_range(const ScreenSum& sum, int64_t first, int64_t last, float* values,
                            float* maxima) const {
   const int64_t n = last - first;
-  if (sum.start == nullptr || sum.factor == 0.0f) {
-    std::fill(values, values + n, 0.0f);
-  } else {
-    for (int64_t c = 0; c < n; ++c) values[c] = sum.factor * sum.start[first + c];
-  }
+  std::fill(values, values + n, 0.0f);
   rows_.add(first, n, values);
   for (int64_t j = 0; j < sum.n_excluded; ++j) {
     const int64_t c = sum.excluded[j];
@@ -106,8 +102,8 @@ void Screen::compute_range(const ScreenSum& sum, int64_t first, int64_t last, fl
       if (sum.allowed[first + c] == 0) values[c] = kNothing;
     }
   }
-  Term terms[3];
-  for (int t = 0; t < 3; ++t) {
+  Term terms[kTerms];
+  for (int t = 0; t < kTerms; ++t) {
     const float* const vector = sum.terms[t].vector;
     terms[t] = {vector == nullptr ? nullptr : vector + first, sum.terms[t].factor};
   }

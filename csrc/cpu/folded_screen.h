@@ -20,17 +20,14 @@ struct ExactTail {  // value = query . row + bias, as top_scan computes it for f
   float floor, empty;  // only values above the floor are kept
 };
 
-// value[c] = scale * (factor * start[c] + sum_j weights[j] * row ids[j] of the table) + terms; -inf
-// where c is excluded.
+// value[c] = scale * sum_j weights[j] * row ids[j] of the table, + terms; -inf where c is excluded.
 struct ScreenSum {
   const FoldedTable& table;
   const int32_t* ids;    // negative ones count nothing
   const float* weights;  // null: all 1
   int64_t n;
   float scale;
-  Term terms[3];
-  const float* start = nullptr;  // null: 0
-  float factor = 0.0f;
+  Term terms[kTerms];
   const int32_t* excluded = nullptr;
   int64_t n_excluded = 0;
   const uint8_t* allowed = nullptr;  // null: all
