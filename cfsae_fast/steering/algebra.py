@@ -128,6 +128,10 @@ def knobs_for(
         UnknownConceptError, ValueError: as `resolve`; or activation does not fit.
     """
     know = resolved or (lambda turns: resolve(turns, concepts))
+    if len(batch) == 1:  # a request or a live profile, many times a second
+        alone = know(as_turns(batch[0]))
+        if not alone.is_relative:
+            return alone.shared
     # the same object in many rows, as one wish for all gives it, is read once
     turns_of = {key: as_turns(one) for key, one in {id(one): one for one in batch}.items()}
     distinct = {turns: know(turns) for turns in dict.fromkeys(turns_of.values())}
