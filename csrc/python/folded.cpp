@@ -152,7 +152,10 @@ class Model {
                              std::get<2>(decode_side), items, item_bias, cold)) {
     const Matrix i = matrix(items, "items");
     const Matrix e = matrix(encoder, "encoder", kAny, i.dim);
-    if (k < 1 || k > e.n_rows) bad_value("k must lie in [1, n_latents]");
+    if (k < 1 || k > e.n_rows) {
+      bad_value("k must lie in [1, n_latents=" + std::to_string(e.n_rows) + "], got " +
+                std::to_string(k));
+    }
     model_ = {matrix(item_weight, "item_weight", i.n_rows, i.dim),
               std::apply(
                   [&](Handle table, Handle sums, Handle shifts, const Norms& norms) {

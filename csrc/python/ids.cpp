@@ -1,9 +1,7 @@
 // External ids -> positions, for the requests that a server sees most: lists of lists of int.
 #include "python/ids.h"
 
-#include <pybind11/numpy.h>
-
-#include "python/messages.h"
+#include "python/checks.h"
 
 namespace cfsae::door {
 namespace {
@@ -25,8 +23,9 @@ bool look_up(PyObject* id, const int64_t* table, uint64_t size, int64_t least, i
 // (positions (nnz,), counts (B,)) of lists of ids, or None where anything is unusual: something
 // else than a list, an id that is no int or that is not known. table[id - least]: its position or
 // -1.
-py::object positions_of_lists(const py::list& lists, const py::array_t<int64_t>& table,
-                              int64_t least) {
+py::object positions_of_lists(const py::list& lists, Handle table, int64_t least) {
+  const int64_t* const known = borrow<int64_t>(table, "table", {kAny});
+  const auto size = static_cast<uint64_t>(size_of(table, "table", 0));
   const auto n_lists = static_cast<Py_ssize_t>(lists.size());
   py::array_t<int64_t> counts(n_lists);
   Py_ssize_t total = 0;
@@ -38,13 +37,12 @@ py::object positions_of_lists(const py::list& lists, const py::array_t<int64_t>&
   }
   py::array_t<int64_t> positions(total);
   int64_t* to = positions.mutable_data();
-  const auto size = static_cast<uint64_t>(table.size());
   for (Py_ssize_t b = 0; b < n_lists; ++b) {
     PyObject* const list = PyList_GET_ITEM(lists.ptr(), b);
     PyObject** const ids = PySequence_Fast_ITEMS(list);
     const Py_ssize_t n = PySequence_Fast_GET_SIZE(list);
     for (Py_ssize_t j = 0; j < n; ++j) {
-      if (!look_up(ids[j], table.data(), size, least, to++)) return py::none();
+      if (!look_up(ids[j], known, size, least, to++)) return py::none();
     }
   }
   return py::make_tuple(positions, counts);
