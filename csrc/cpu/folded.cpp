@@ -2,6 +2,7 @@
 // and the few that it cannot exclude are computed as the dense path does.
 #include <algorithm>
 #include <cmath>
+#include <memory>
 
 #include "api.h"
 #include "cpu/folded_rows.h"
@@ -53,7 +54,10 @@ Status folded_topk_encode(const RowsView& rows, const FoldedEncoder& folded,
   };
   return guarded([&] {
     const int64_t entries = rows.offsets[rows.n_rows] - rows.offsets[0];
-    for_each_row(rows.n_rows, encoder.n_rows, entries * encoder.n_rows, execution, encode);
+    const auto make = [&](const Execution& how) {
+      return std::make_unique<Screen>(encoder.n_rows, encoder.n_rows, how);
+    };
+    for_each_row(rows.n_rows, entries * encoder.n_rows, execution, make, encode);
   });
 }
 

@@ -1,14 +1,11 @@
 // The whole line for a history: its embedding, code, knobs and the best items, one row after the
 // other, so that what a row leaves for its next step is still in the cache.
 #include <algorithm>
-#include <cstring>
 #include <memory>
-#include <vector>
 
 #include "api.h"
 #include "cpu/folded_rows.h"
 #include "cpu/scratch.h"
-#include "parallel.h"
 
 namespace cfsae::cpu {
 namespace {
@@ -105,16 +102,14 @@ Status folded_answer(const FoldedModel& model, const RowsView& rows, const Knobs
                      bool exclude_seen, const uint8_t* allowed, const CodeOut& out,
                      const Execution& execution) {
   return guarded([&] {
-    const bool alone = rows.n_rows <= 1;
-    const Execution how{alone ? execution.threads : 1, execution.isa};
-    const int workers =
-        alone ? 1 : workers_for(rows.n_rows * model.k * model.items.n_rows, execution.threads);
-    std::vector<std::unique_ptr<Worker>> staff(workers);
-    parallel_for(rows.n_rows, workers, [&](int64_t b, int worker) {
-      if (!staff[worker]) staff[worker] = std::make_unique<Worker>(model, knobs, how);
-      staff[worker]->answer(rows, b, exclude_seen, allowed,
-                            {1, out.k, out.indices + b * out.k, out.values + b * out.k});
-    });
+    const auto make = [&](const Execution& how) {
+      return std::make_unique<Worker>(model, knobs, how);
+    };
+    const auto answer = [&](int64_t b, Worker& worker, const Execution&) {
+      worker.answer(rows, b, exclude_seen, allowed,
+                    {1, out.k, out.indices + b * out.k, out.values + b * out.k});
+    };
+    for_each_row(rows.n_rows, rows.n_rows * model.k * model.items.n_rows, execution, make, answer);
   });
 }
 

@@ -76,14 +76,14 @@ struct Row {
 // Rows of a batch by strips of columns: what one row brings of the table, others find in the cache.
 class Strips {
  public:
-  static constexpr int64_t kLeastRows = 16;
-
-  Strips(const DecodeEnd& end, const Matrix& embedding, int64_t k, const Execution& execution)
+  // operations: of all rows.
+  Strips(const DecodeEnd& end, const Matrix& embedding, int64_t k, int64_t operations,
+         const Execution& execution)
       : end_(end),
         embedding_(embedding),
         k_(k),
         one_thread_{1, execution.isa},
-        workers_(workers_for(embedding.n_rows * end.items.n_rows, execution.threads)),
+        workers_(workers_for(operations, execution.threads)),
         screens_(workers_),
         rows_(embedding.n_rows) {}
 
@@ -160,15 +160,14 @@ Status folded_recommend(const CodeView& code, const StatsView& stats, const Fold
     return {1, out.k, out.indices + b * out.k, out.values + b * out.k};
   };
   return guarded([&] {
-    if (code.n_rows >= Strips::kLeastRows) {
-      Strips(end, embedding, out.k, execution).run(row, out_of);
+    if (code.n_rows == 1) {
+      const Row its = row(0);
+      Screen screen(items.n_rows, items.n_rows, execution);
+      recommend_row(end, its.code, its.stats, embedding.row(0), its.asked, out, screen, execution);
       return;
     }
-    const auto answer = [&](int64_t b, Screen& screen, const Execution& how) {
-      const Row its = row(b);
-      recommend_row(end, its.code, its.stats, embedding.row(b), its.asked, out_of(b), screen, how);
-    };
-    for_each_row(code.n_rows, items.n_rows, code.n_rows * code.k * items.n_rows, execution, answer);
+    const int64_t operations = code.n_rows * code.k * items.n_rows;
+    Strips(end, embedding, out.k, operations, execution).run(row, out_of);
   });
 }
 

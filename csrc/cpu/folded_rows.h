@@ -45,17 +45,18 @@ struct Asked {
   const RowsView* hidden() const { return masked ? &seen : nullptr; }
 };
 
-// Rows in parallel where there are several, else the columns of one row; body(b, screen, how).
-template <typename Body>
-void for_each_row(int64_t n_rows, int64_t columns, int64_t operations, const Execution& execution,
+// body(b, worker's own) for every row: rows in parallel where there are several, else one row whose
+// columns may be. make(how) makes what a worker keeps from row to row.
+template <typename Make, typename Body>
+void for_each_row(int64_t n_rows, int64_t operations, const Execution& execution, const Make& make,
                   const Body& body) {
   const bool alone = n_rows <= 1;
   const Execution how{alone ? execution.threads : 1, execution.isa};
   const int workers = alone ? 1 : workers_for(operations, execution.threads);
-  std::vector<std::unique_ptr<Screen>> screens(workers);
+  std::vector<decltype(make(how))> own(workers);
   parallel_for(n_rows, workers, [&](int64_t b, int worker) {
-    if (!screens[worker]) screens[worker] = std::make_unique<Screen>(columns, columns, how);
-    body(b, *screens[worker], how);
+    if (!own[worker]) own[worker] = make(how);
+    body(b, *own[worker], how);
   });
 }
 

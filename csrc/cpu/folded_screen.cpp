@@ -137,7 +137,10 @@ void Screen::gather(int64_t first, int64_t n, double bound, float floor, int64_t
   if (static_cast<int64_t>(found.ids.size()) > k) {
     keep_from(line_of(reached_by(k, found.values), bound, floor), found);
   }
-  found.too_many = static_cast<int64_t>(found.ids.size()) > std::max(4 * k + 64, n_columns_ / 4);
+  if (static_cast<int64_t>(found.ids.size()) > std::max(4 * k + 64, n_columns_ / 4)) {
+    found = {};  // a batch of such rows would hold its scores twice
+    found.too_many = true;
+  }
 }
 
 void Screen::rescore(const ExactTail& tail, const int32_t* ids, int64_t n,
