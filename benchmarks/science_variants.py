@@ -24,10 +24,11 @@ from cfsae_fast.evaluation.experiments import Grid, reconstruction
 from cfsae_fast.evaluation.experiments.bench import Bench, assembled
 from cfsae_fast.inference import SAENetwork
 from cfsae_fast.models import SparseAutoencoder
+from cfsae_fast.models.sae import WIDER
 from cfsae_fast.ops import PADDING, Code, Encoded
 from cfsae_fast.training.spares import with_spares, without_spares
 
-START_K, WIDER = 64, 4
+START_K = 64
 BANDWIDTH, SPARSITY = 0.2, 0.05  # of jumprelu: its gradient's window, the weight of its k
 
 

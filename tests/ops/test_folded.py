@@ -13,6 +13,16 @@ ISAS = ops.build_info()["isa"]
 KINDS = ("plain", "ties", "huge", "tiny", "constant", "zeros", "mixed", "nan")
 
 
+SHAPES = {
+    "seed": st.integers(0, 2**32 - 1),
+    "kind": st.sampled_from(KINDS),
+    "n_items": st.integers(1, 300),
+    "d": st.integers(1, 40),
+    "n_latents": st.integers(1, 300),
+}
+ROWS = {"n_rows": st.integers(0, 5), "threads": st.integers(1, 3)}
+
+
 def matrix(random, kind, n, d):
     x = random.standard_normal((n, d)).astype(np.float32)
     if kind == "ties":
@@ -76,16 +86,7 @@ def assert_same(got, want):
 
 @pytest.mark.parametrize("isa", ISAS)
 @settings(max_examples=150, deadline=None)
-@given(
-    seed=st.integers(0, 2**32 - 1),
-    kind=st.sampled_from(KINDS),
-    n_items=st.integers(1, 300),
-    d=st.integers(1, 40),
-    n_latents=st.integers(1, 300),
-    n_rows=st.integers(0, 5),
-    standardize=st.booleans(),
-    threads=st.integers(1, 3),
-)
+@given(**SHAPES, **ROWS, standardize=st.booleans())
 def test_equals_the_dense_path(
     isa, seed, kind, n_items, d, n_latents, n_rows, standardize, threads
 ):
@@ -174,14 +175,7 @@ def test_a_batch_takes_the_way_that_reads_less(length, monkeypatch):
 
 @pytest.mark.parametrize("isa", ISAS)
 @settings(max_examples=150, deadline=None)
-@given(
-    seed=st.integers(0, 2**32 - 1),
-    kind=st.sampled_from(KINDS),
-    n_items=st.integers(1, 300),
-    d=st.integers(1, 40),
-    n_latents=st.integers(1, 200),
-    mode=st.sampled_from(["residual", "reconstruct"]),
-)
+@given(**SHAPES, mode=st.sampled_from(["residual", "reconstruct"]))
 def test_a_live_turn_equals_the_dense_path(isa, seed, kind, n_items, d, n_latents, mode):
     random = np.random.default_rng(seed)
     cfae, sae = model(random, kind, n_items, d, n_latents, min(5, n_latents))

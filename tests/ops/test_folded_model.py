@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cfsae_fast import ops
 from cfsae_fast.inference import FoldedTables
 from cfsae_fast.ops import Encoded, Knobs, Rows
-from tests.ops.test_folded import ISAS, KINDS, assert_same, knobs_of, model, rows_of
+from tests.ops.test_folded import ISAS, ROWS, SHAPES, assert_same, knobs_of, model, rows_of
 
 
 def step_by_step(cfae, sae, tables, rows, cold, knobs, n, *, exclude_seen, allowed):
@@ -41,15 +41,10 @@ def stack(parts):
 @pytest.mark.parametrize("isa", ISAS)
 @settings(max_examples=120, deadline=None)
 @given(
-    seed=st.integers(0, 2**32 - 1),
-    kind=st.sampled_from(KINDS),
-    n_items=st.integers(1, 300),
-    d=st.integers(1, 40),
-    n_latents=st.integers(1, 300),
-    n_rows=st.integers(0, 5),
+    **SHAPES,
+    **ROWS,
     knobs=st.sampled_from(["none", "shared", "own"]),
     threshold=st.sampled_from([None, 0.0, "a value of the code"]),
-    threads=st.integers(1, 3),
 )
 def test_equals_its_ops_in_turn(
     isa, seed, kind, n_items, d, n_latents, n_rows, knobs, threshold, threads
