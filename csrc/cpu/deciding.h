@@ -1,53 +1,65 @@
-// The last step of a screened scan: of the rows that were not excluded, the k best, in fp32.
+// What no bound has excluded, for some queries of a scan, and of it the k best of each, in fp32.
 #pragma once
 
 #include <cstdint>
 #include <vector>
 
+#include "cpu/candidates.h"
 #include "cpu/kernels.h"
 #include "cpu/top_scan.h"
 
 namespace cfsae::cpu {
 
-struct Contender {  // its value is at most upper, and probably near middle
-  int32_t index;
-  float middle, upper;
+struct Contenders {  // of one query: rows whose value is at most upper, and probably near middle
+  std::vector<int32_t> ids;
+  std::vector<float> middles, uppers;
 };
 
-// The contenders of some queries of a scan; `query` of a range starts at first_query.
+// `query` of a range starts at first_query.
 class Deciding {
  public:
-  Deciding(const TopScan& scan, const Kernels& kernels, int64_t first_query, int64_t n_queries,
-           int64_t k);
+  Deciding(const TopScan& scan, int64_t first_query, int64_t n_queries, int64_t k,
+           const Execution& execution);
 
-  // The query will be answered, from contenders to be filled in: rising indices, the k best among
-  // them.
-  std::vector<Contender>& answer(int64_t query) {
-    answered_[query] = true;
-    return contenders_[query];
+  // The query will be answered, from contenders to be filled in, the k best among them. Several
+  // threads may ask for queries of their own.
+  Contenders& answer(int64_t query) {
+    queries_[query].answered = true;
+    return queries_[query].left;
   }
+  bool answers(int64_t query) const { return queries_[query].answered; }
 
   // Writes the answers (n_queries, k) of the queries that will be.
   void run(int32_t* indices, float* values);
 
  private:
-  void choose_first(int64_t query);
-  void exclude_rest(int64_t query);
-  struct Pair {
-    int64_t query;
-    int32_t index;
+  struct Query {
+    bool answered = false;
+    Contenders left;              // neither computed nor excluded
+    std::vector<int32_t> wanted;  // to compute now
+    std::vector<float> products;  // of what is wanted
+    std::vector<Key> decided;     // of what was computed
   };
-  void compute();  // what is wanted
-  void compute(const std::vector<Pair>& pairs);
-  void write(int64_t query, int32_t* indices, float* values) const;
+  struct Pair {
+    int32_t query, place;  // of a wanted row
+  };
+
+  template <typename Body>
+  void for_each_query(const Body& body);
+  void choose_first(Query& its) const;
+  void exclude_rest(Query& its) const;
+  void compute();
+  void compute_one(Query& its);
+  std::vector<Pair> by_ranges(int64_t rows_at_once, std::vector<int64_t>& starts) const;
+  void multiply(const Pair* pairs, int64_t n);
+  void collect(Query& its) const;
+  void write(Query& its, int32_t* indices, float* values) const;
 
   const TopScan& scan_;
+  const Execution execution_;
   const Kernels& kernels_;
   const int64_t first_query_, k_;
-  std::vector<bool> answered_;
-  std::vector<std::vector<Contender>> contenders_;
-  std::vector<std::vector<int32_t>> wanted_;    // to compute now, rising
-  std::vector<std::vector<uint64_t>> decided_;  // keys of what was computed
+  std::vector<Query> queries_;
 };
 
 }  // namespace cfsae::cpu

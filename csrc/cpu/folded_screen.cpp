@@ -6,10 +6,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <functional>
 #include <limits>
 
-#include "cpu/candidates.h"
+#include "cpu/deciding.h"
 #include "cpu/kernels.h"
 #include "parallel.h"
 
@@ -19,7 +18,6 @@ namespace {
 constexpr float kNothing = -std::numeric_limits<float>::infinity();
 constexpr int64_t kColumnsPerTask = 4096;  // whole blocks; their sums stay in L1
 static_assert(kColumnsPerTask % kFoldedBlock == 0);
-constexpr int64_t kDotsPerTask = 16;
 constexpr int64_t kRowsOfPasses = 8;  // what the passes over the sums cost, in rows of the table
 
 int64_t n_blocks(int64_t n) { return (n + kFoldedBlock - 1) / kFoldedBlock; }
@@ -29,6 +27,9 @@ float not_above(double x) {
   const float rounded = static_cast<float>(x);
   return std::nextafterf(rounded, kNothing);
 }
+
+// A float that is not below x.
+float not_below(double x) { return -not_above(-x); }
 
 // A line that no exact value of the k best lies below, given that k approximate ones reach `kth`.
 float line_of(double kth, double bound, double floor) {
@@ -143,60 +144,24 @@ void Screen::gather(int64_t first, int64_t n, double bound, float floor, int64_t
   }
 }
 
-void Screen::rescore(const ExactTail& tail, const int32_t* ids, int64_t n,
-                     std::vector<Key>& keys) const {
-  const Scratch<float> dots(n);
-  const Kernels& k = kernels(execution_.isa);
-  const int64_t row_bytes = tail.rows.dim * static_cast<int64_t>(sizeof(float));
-  const Crew crew = crew_for_reading(n * row_bytes, execution_.threads);
-  parallel_for((n + kDotsPerTask - 1) / kDotsPerTask, crew.workers,
-               [&](int64_t task, int) {
-                 const int64_t first = task * kDotsPerTask;
-                 k.gather_dots(tail.rows.data, tail.rows.dim, ids + first,
-                               std::min(kDotsPerTask, n - first), tail.query, dots.data() + first);
-               },
-               crew.wake);
-  for (int64_t j = 0; j < n; ++j) {
-    const float value = dots[j] + (tail.bias == nullptr ? 0.0f : tail.bias[ids[j]]);
-    if (value > tail.floor) keys.push_back(make_key(value, ids[j]));
-  }
-}
-
 bool Screen::decide(const ExactTail& tail, double bound, int64_t k, Found& found, int32_t* indices,
                     float* values) const {
-  const int64_t wanted = std::min(k, n_columns_);
   if (found.too_many) return false;
-  std::vector<Key> keys;
-  keys.reserve(found.ids.size());
-  if (static_cast<int64_t>(found.ids.size()) > 2 * wanted) {
-    // The k that look best are computed first: the least of them is a floor without a bound's
-    // slack.
-    const double kth = reached_by(wanted, found.values);
-    std::vector<int32_t> first;
-    size_t to = 0;
-    for (size_t j = 0; j < found.ids.size(); ++j) {
-      if (found.values[j] >= kth) {
-        first.push_back(found.ids[j]);
-      } else {
-        found.ids[to] = found.ids[j];
-        found.values[to++] = found.values[j];
-      }
-    }
-    found.ids.resize(to);
-    found.values.resize(to);
-    rescore(tail, first.data(), static_cast<int64_t>(first.size()), keys);
-    if (keys.size() == first.size()) {
-      const Key least = *std::min_element(keys.begin(), keys.end());
-      keep_from(not_above(double{value_of(least)} - bound - found.slack), found);
-    }
-  }
-  rescore(tail, found.ids.data(), static_cast<int64_t>(found.ids.size()), keys);
-  const int64_t kept = std::min<int64_t>(k, static_cast<int64_t>(keys.size()));
-  std::partial_sort(keys.begin(), keys.begin() + kept, keys.end(), std::greater<Key>());
-  for (int64_t j = 0; j < k; ++j) {
-    indices[j] = j < kept ? index_of(keys[j]) : kPadding;
-    values[j] = j < kept ? value_of(keys[j]) : tail.empty;
-  }
+  const TopScan scan{{tail.query, 1, tail.rows.dim},
+                     tail.rows,
+                     tail.bias,
+                     nullptr,
+                     nullptr,
+                     tail.floor,
+                     tail.empty};
+  Deciding deciding(scan, 0, 1, k, execution_);
+  Contenders& all = deciding.answer(0);
+  const double reach = bound + found.slack;
+  all.ids.swap(found.ids);
+  all.uppers.reserve(found.values.size());
+  for (const float value : found.values) all.uppers.push_back(not_below(value + reach));
+  all.middles.swap(found.values);
+  deciding.run(indices, values);
   return true;
 }
 

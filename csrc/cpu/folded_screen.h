@@ -5,7 +5,6 @@
 #include <vector>
 
 #include "api.h"
-#include "cpu/candidates.h"
 #include "cpu/folded_kernels.h"
 #include "cpu/row_sum.h"
 #include "cpu/scratch.h"
@@ -50,8 +49,8 @@ class Screen {
   void add(const ScreenSum& sum, int64_t first, int64_t last, double bound, float floor, int64_t k,
            Found& found);
 
-  // After all columns: writes the k best of the tail's values. False, and nothing is written, where
-  // the bound left too many.
+  // After all columns: writes the k best of the tail's values, and leaves `found` empty. False, and
+  // nothing is written, where the bound left too many.
   bool decide(const ExactTail& tail, double bound, int64_t k, Found& found, int32_t* indices,
               float* values) const;
 
@@ -64,7 +63,6 @@ class Screen {
   void compute_range(const ScreenSum& sum, int64_t first, int64_t last, float* values,
                      float* maxima) const;
   void gather(int64_t first, int64_t n, double bound, float floor, int64_t k, Found& found);
-  void rescore(const ExactTail& tail, const int32_t* ids, int64_t n, std::vector<Key>& keys) const;
   double reached_by(int64_t k, const std::vector<float>& values) const;
 
   const int64_t n_columns_;

@@ -36,14 +36,16 @@ class Screening {  // of one range of queries
         panels_(n_panels_),
         sieve_(scan, first_query, n_queries, k, workers_, execution) {}
 
-  void run(int32_t* indices, float* values) {
+  // Leaves what the screen cannot exclude; `first` is the deciding's place of the first query.
+  // Queries that cannot be bounded, or have too many that look alike, are left unanswered.
+  void run(Deciding& deciding, int64_t first) {
     quantise();
     screen();
-    sieve_.decide(usable_.data(), indices, values);
-  }
-
-  bool excluded(int64_t query) const {  // from the screening: its answer was not written
-    return !usable_[query] || sieve_.overflowed(query);
+    parallel_for(n_queries_, workers_for(n_queries_ << 12, execution_.threads),
+                 [&](int64_t q, int) {
+                   if (!usable_[q] || sieve_.overflowed(q)) return;
+                   sieve_.merge(q, deciding.answer(first + q));
+                 });
   }
 
  private:
@@ -127,21 +129,16 @@ bool bounded(const TopScan& scan) {  // -inf takes a row out; NaN and inf have n
   });
 }
 
-void screen_queries(const TopScan& scan, const ScreenView& view, int64_t first, int64_t n,
-                    const CodeOut& out, const Execution& execution) {
-  Screening screening(scan, view, first, n, out.k, execution);
-  screening.run(out.indices + first * out.k, out.values + first * out.k);
-  for (int64_t query = first; query < first + n; ++query) {
-    if (!screening.excluded(query - first)) continue;
-    RowsView seen{};
-    TopScan one = scan;
-    one.queries = {scan.queries.row(query), 1, scan.queries.dim};
-    if (scan.seen != nullptr) {
-      seen = {1, scan.seen->offsets + query, scan.seen->items, scan.seen->values};
-      one.seen = &seen;
-    }
-    exact_scan(one, {1, out.k, out.indices + query * out.k, out.values + query * out.k}, execution);
+void answer_exactly(const TopScan& scan, int64_t query, const CodeOut& out,
+                    const Execution& execution) {
+  RowsView seen{};
+  TopScan one = scan;
+  one.queries = {scan.queries.row(query), 1, scan.queries.dim};
+  if (scan.seen != nullptr) {
+    seen = {1, scan.seen->offsets + query, scan.seen->items, scan.seen->values};
+    one.seen = &seen;
   }
+  exact_scan(one, {1, out.k, out.indices + query * out.k, out.values + query * out.k}, execution);
 }
 
 }  // namespace
@@ -167,14 +164,23 @@ bool screened_scan(const TopScan& scan, const CodeOut& out, const Execution& exe
   const bool by_queries = out.n_rows >= 2 * kMostScreenQueries * workers;
   const int64_t share = (out.n_rows + workers - 1) / workers;
   const int64_t panels = (share + kMostScreenQueries - 1) / kMostScreenQueries;
-  const int64_t at_once =
+  const int64_t each =
       std::min(kQueriesAtOnce, by_queries ? panels * kMostScreenQueries : kQueriesAtOnce);
+  const int64_t at_once = by_queries ? workers * each : each;
   const Execution within{by_queries ? 1 : execution.threads, execution.isa};
-  parallel_for(
-      (out.n_rows + at_once - 1) / at_once, by_queries ? workers : 1, [&](int64_t task, int) {
-        const int64_t first = task * at_once;
-        screen_queries(scan, view, first, std::min(at_once, out.n_rows - first), out, within);
-      });
+  for (int64_t first = 0; first < out.n_rows; first += at_once) {
+    const int64_t n = std::min(at_once, out.n_rows - first);
+    Deciding deciding(scan, first, n, out.k, execution);
+    parallel_for((n + each - 1) / each, by_queries ? workers : 1, [&](int64_t task, int) {
+      const int64_t from = task * each;
+      Screening screening(scan, view, first + from, std::min(each, n - from), out.k, within);
+      screening.run(deciding, from);
+    });
+    deciding.run(out.indices + first * out.k, out.values + first * out.k);
+    for (int64_t q = 0; q < n; ++q) {
+      if (!deciding.answers(q)) answer_exactly(scan, first + q, out, execution);
+    }
+  }
   return true;
 }
 

@@ -1,5 +1,4 @@
-// What the workers of a scan could not exclude, for a range of its queries, and the answers from
-// it.
+// What the workers of a scan could not exclude, for a range of its queries.
 #pragma once
 
 #include <cstdint>
@@ -29,17 +28,13 @@ class Sieve {
   // So many looked alike that the query has no answer here.
   bool overflowed(int64_t query) const;
 
-  // Writes the answers (n_queries, k) of queries that are usable and did not overflow.
-  void decide(const bool* usable, int32_t* indices, float* values);
+  // What all workers together cannot exclude for the query.
+  void merge(int64_t query, Contenders& all);
 
  private:
-  void merge(int64_t query, std::vector<Contender>& kept);
-  void decide(const bool* usable, int64_t first, int64_t n, int32_t* indices, float* values);
-
   const TopScan& scan_;
-  const Execution execution_;
   const Kernels& kernels_;
-  const int64_t first_query_, n_queries_, k_;
+  const int64_t n_queries_, k_;
   std::unique_ptr<SeenItems> seen_;
   std::vector<std::vector<Survivors>> found_;  // by worker and query
 };

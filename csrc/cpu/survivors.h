@@ -29,8 +29,9 @@ class Survivors {
   bool overflowed() const { return floor_ == kEverything; }
   int64_t size() const { return sink_.size; }
   int32_t index(int64_t j) const { return indices_[j]; }
-  float upper(int64_t j) const { return uppers_[j]; }
+  const int32_t* ids() const { return indices_.data(); }
   const float* lowers() const { return lowers_.data(); }
+  const float* uppers() const { return uppers_.data(); }
 
   // Drops those from `first` on that the predicate names.
   template <typename Predicate>
