@@ -59,6 +59,16 @@ KINDS = ["plain", "near ties", "copies", "huge norms", "beyond the bounds", "one
          "denormal", "constant", "zero", "not finite", "queries not finite"]  # fmt: skip
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_rows_of_many_ranges_decide_for_many_queries(threads):
+    rng = np.random.default_rng(3)
+    embedding, items = reals(rng, 60, 5000), reals(rng, 250, 5000)  # 39 rows are a range
+    got = ops.recommend(embedding, items, 20, screen=ops.Screen(items), threads=threads)
+    want = in_fp32(embedding, items, 20)
+    np.testing.assert_array_equal(got.ids, want[0])
+    np.testing.assert_array_equal(got.scores, want[1])
+
+
 @settings(max_examples=150)
 @given(seeds, st.sampled_from(KINDS), st.integers(0, 30), st.integers(1, 300), st.integers(1, 70),
        st.integers(1, 40), st.integers(1, 3))  # fmt: skip
