@@ -121,6 +121,11 @@ Status recommend(const Matrix& embedding, const Matrix& items, const float* bias
                  const RowsView* seen, const uint8_t* allowed, const CodeOut& out,
                  const Execution& execution);
 
+// out (B, n) = x @ weight.T + bias: a layer, weight (n, dim). A row's result is the same in every
+// batch.
+Status linear(const Matrix& x, const Matrix& weight, const float* bias, float* out,
+              const Execution& execution);
+
 // A matrix (n_rows, dim) once more, in 8 bits: topk_encode and recommend take it, as
 // Matrix::screen, to exclude rows quickly. What is left is decided in fp32; the answer is that of a
 // few queries without it, bit for bit. has_screens: whether this machine has the instructions to

@@ -28,7 +28,7 @@ def fold(model: Path, limit_gb: float, as_json: bool) -> None:
     loaded = SteerableRecommender.load(model).fold(int(limit_gb * 2**30))
     tables = loaded.fitted.folded
     path = save_folded(tables, model)
-    sides = {"encode": tables.encode_side, "decode": tables.decode_side}
+    sides = {"encode": tables.encode_side, "decode": tables.decode_side, "layer": tables.layer}
     folded = [name for name, side in sides.items() if side is not None]
     if as_json:
         print_json({"path": str(path), "bytes": tables.nbytes, "folded": folded})

@@ -15,6 +15,7 @@ import numpy as np
 from cfsae_fast import ops
 from cfsae_fast.errors import ModelFormatError
 from cfsae_fast.ops.containers import Recommended, Rows
+from cfsae_fast.ops.layers import linear
 
 ACTIVATIONS = ("none", "tanh")
 
@@ -26,8 +27,11 @@ class Layer(NamedTuple):
     bias: np.ndarray
     activation: str
 
-    def __call__(self, x: np.ndarray) -> np.ndarray:
-        return _activate(x @ self.weight.T + self.bias, self.activation)
+    def __call__(self, x: np.ndarray, threads: int = 0) -> np.ndarray:
+        return self.activate(linear(x, self.weight, self.bias, threads=threads))
+
+    def activate(self, x: np.ndarray) -> np.ndarray:
+        return _activate(x, self.activation)
 
 
 @dataclass(frozen=True)
@@ -82,16 +86,16 @@ class CFAENetwork:
         if self.normalize_input:
             norms = self.row_norms(rows)[:, None]
             summed = summed / np.where(norms > 0, norms, 1)
-        return self._after_sum(summed)
+        return self._after_sum(summed, threads)
 
     def encode_items(self, positions: np.ndarray | slice = slice(None)) -> np.ndarray:
         """Embedding (n, d) of histories of one item each, for item positions (all by default)."""
         return self._after_sum(self.item_weight[positions])
 
-    def to_items(self, embedding: np.ndarray) -> np.ndarray:
+    def to_items(self, embedding: np.ndarray, *, threads: int = 0) -> np.ndarray:
         """The decoder up to its last layer: embedding (B, d) -> (B, d1), to multiply with items."""
         for layer in self.decoder_layers:
-            embedding = layer(embedding)
+            embedding = layer(embedding, threads)
         return embedding
 
     def decode(self, embedding: np.ndarray) -> np.ndarray:
@@ -109,8 +113,21 @@ class CFAENetwork:
         threads: int = 0,
     ) -> Recommended:
         """Top-n items of embeddings (B, d); `seen` and items not `allowed` never appear."""
+        hidden = self.to_items(embedding, threads=threads)
+        return self.top(hidden, n, seen=seen, allowed=allowed, threads=threads)
+
+    def top(
+        self,
+        hidden: np.ndarray,
+        n: int,
+        *,
+        seen: Rows | None = None,
+        allowed: np.ndarray | None = None,
+        threads: int = 0,
+    ) -> Recommended:
+        """The same from what `to_items` gave, hidden (B, d1)."""
         return ops.recommend(
-            self.to_items(embedding),
+            hidden,
             self.items,
             n,
             bias=self.item_bias,
@@ -186,12 +203,12 @@ class CFAENetwork:
         squares = np.bincount(row, np.square(rows.values, dtype=np.float64), minlength=len(counts))
         return np.sqrt(squares).astype(np.float32)
 
-    def _after_sum(self, summed: np.ndarray) -> np.ndarray:
+    def _after_sum(self, summed: np.ndarray, threads: int = 0) -> np.ndarray:
         if self.first_bias is not None:
             summed = summed + self.first_bias
         embedding = _activate(summed, self.first_activation)
         for layer in self.encoder_layers:
-            embedding = layer(embedding)
+            embedding = layer(embedding, threads)
         return np.ascontiguousarray(embedding, dtype=np.float32)
 
 

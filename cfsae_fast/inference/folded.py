@@ -3,22 +3,23 @@
 Station: history -> code, and code -> scores, each as a gather-sum.
 
 Memory: I * L bytes per table and 8 bytes per row and column. ELSA has both tables. A factor model,
-whose encoder solves a ridge regression, has that of the scores alone; MultVAE and MultDAE, which
-have layers on both sides, have none: a table of the decoder's first layer would save 0.9 of 12 ms
-of a request (I 40,857, d 1024), whose time is the last layer's, and its tanh lets no bound through
-that keeps answers equal to the bit. Where there is no table, the dense path serves that end.
+whose encoder solves a ridge regression, has that of the scores alone. MultVAE and MultDAE, which
+have layers on both sides, have the decoder's first layer w wide as a table of L * w numbers in
+fp32: tanh lets no bound through that could tell which of an int8 table's answers are certain. Where
+there is no table, the dense path serves that end.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from cfsae_fast import ops
 from cfsae_fast.errors import ModelFormatError
-from cfsae_fast.inference.cfae import CFAENetwork
+from cfsae_fast.inference.cfae import CFAENetwork, Layer
 from cfsae_fast.inference.sae import SAENetwork
 from cfsae_fast.ops import Encoded, Recommended, Rows
 from cfsae_fast.ops.folded import FoldedModel, FoldedSide, FoldedTable
@@ -33,12 +34,31 @@ _UNIT = 2.0**-24  # relative rounding error of one fp32 operation
 _PARTS = ("values", "scales", "errors", "sums", "shifts", "norms")
 
 
+class FoldedLayer(NamedTuple):
+    """A decoder's first layer, w wide, of what a code decodes to: table (L, w) is dictionary @
+    weight.T, sums (w,) weight @ 1, shifts (w,) weight @ the SAE's bias; float32."""
+
+    table: np.ndarray
+    sums: np.ndarray
+    shifts: np.ndarray
+
+    def __call__(self, layer: Layer, encoded: Encoded, threads: int) -> np.ndarray:
+        """`layer(decoded)`, (B, w), but for rounding: it adds in another order."""
+        summed = ops.sparse_decode(encoded.code, self.table, self.shifts, threads=threads)
+        if encoded.stats is not None:
+            summed *= encoded.stats.std[:, None]
+            summed += encoded.stats.mean[:, None] * self.sums
+        return layer.activate(summed + layer.bias)
+
+
 @dataclass(frozen=True, eq=False)
 class FoldedTables:
-    """The folded ends of a model; None where that end is not linear."""
+    """The folded ends of a model; None where that end is not linear. layer: of a decoder that has
+    several."""
 
     encode_side: FoldedSide | None
     decode_side: FoldedSide | None
+    layer: FoldedLayer | None = None
 
     @staticmethod
     def bytes_needed(cfae: CFAENetwork, sae: SAENetwork) -> int:
@@ -46,6 +66,8 @@ class FoldedTables:
         n_items, n_latents = cfae.n_items, sae.n_latents
         encode = n_items * (n_latents + 8) + 8 * n_latents if folds_encode(cfae) else 0
         decode = n_latents * (n_items + 8) + 8 * n_items if folds_decode(cfae) else 0
+        if folds_layer(cfae, sae):
+            decode = 4 * len(cfae.decoder_layers[0].bias) * (n_latents + 2)
         return encode + decode
 
     @classmethod
@@ -53,16 +75,17 @@ class FoldedTables:
         """Multiply the model's matrices, block by block.
 
         Raises:
-            ValueError: neither end of the model is linear.
+            ValueError: nothing of the model folds.
         """
-        if not (folds_encode(cfae) or folds_decode(cfae)):
+        if not (folds_encode(cfae) or folds_decode(cfae) or folds_layer(cfae, sae)):
             raise ValueError(
-                f"fold must be given a model with a linear encoder or decoder, got {cfae.kind}; "
-                "the dense path serves it"
+                "fold must be given a model with a linear encoder or decoder, or codes of few "
+                f"latents, got {cfae.kind} with codes of {sae.width}; the dense path serves it"
             )
         return cls(
             _encode_side(cfae, sae) if folds_encode(cfae) else None,
             _decode_side(cfae, sae) if folds_decode(cfae) else None,
+            _layer(cfae.decoder_layers[0], sae) if folds_layer(cfae, sae) else None,
         )
 
     @property
@@ -106,7 +129,13 @@ class FoldedTables:
         allowed: np.ndarray | None = None,
         threads: int = 0,
     ) -> Recommended:
-        """`cfae.recommend(embedding)`, where embedding (B, d) is decoded from `encoded`."""
+        """`cfae.recommend(embedding)`, where embedding (B, d) is decoded from `encoded`; through a
+        folded layer, but for rounding."""
+        if self.layer is not None:
+            hidden = self.layer(cfae.decoder_layers[0], encoded, threads)
+            for layer in cfae.decoder_layers[1:]:
+                hidden = layer(hidden, threads)
+            return cfae.top(hidden, n, seen=seen, allowed=allowed, threads=threads)
         if self.decode_side is None:
             return cfae.recommend(embedding, n, seen=seen, allowed=allowed, threads=threads)
         return ops.folded_recommend(
@@ -141,6 +170,8 @@ class FoldedTables:
                 parts = (*side.table, side.sums, side.shifts, np.asarray(side.norms))
                 named = zip(_PARTS, parts, strict=True)
                 arrays |= {f"{name}.{part}": array for part, array in named}
+        if self.layer is not None:
+            arrays |= {f"layer.{part}": array for part, array in self.layer._asdict().items()}
         return arrays
 
     @classmethod
@@ -156,6 +187,7 @@ class FoldedTables:
         return cls(
             _side(arrays, "encode", shape) if folds_encode(cfae) else None,
             _side(arrays, "decode", shape[::-1]) if folds_decode(cfae) else None,
+            _saved_layer(arrays, cfae, sae) if folds_layer(cfae, sae) else None,
         )
 
 
@@ -174,6 +206,15 @@ def folds_decode(cfae: CFAENetwork) -> bool:
     return not cfae.decoder_layers
 
 
+def folds_layer(cfae: CFAENetwork, sae: SAENetwork) -> bool:
+    """Whether a code's rows of the table of the decoder's first layer, one of several, are fewer
+    numbers than its rows of the dictionary and that layer."""
+    if folds_decode(cfae):
+        return False
+    wide, d = cfae.decoder_layers[0].weight.shape
+    return sae.width * wide < sae.width * d + wide * d
+
+
 def _encode_side(cfae: CFAENetwork, sae: SAENetwork) -> FoldedSide:
     encoder = sae.encoder.astype(np.float64)
     shifts = sae.encoder_bias - encoder @ sae.bias.astype(np.float64)
@@ -189,6 +230,15 @@ def _decode_side(cfae: CFAENetwork, sae: SAENetwork) -> FoldedSide:
     table = _product(sae.dictionary, items, norms[0] * norms[1])
     sums, shifts = items.sum(axis=1, dtype=np.float64), items.astype(np.float64) @ bias
     return FoldedSide(table, _single(sums), _single(shifts), norms)
+
+
+def _layer(layer: Layer, sae: SAENetwork) -> FoldedLayer:
+    weight = layer.weight.astype(np.float64)
+    table = np.empty((sae.n_latents, len(weight)), np.float32)
+    step = max(1, BLOCK_BYTES // (8 * max(table.shape[1], weight.shape[1])))
+    for first in range(0, len(table), step):
+        table[first : first + step] = sae.dictionary[first : first + step] @ weight.T
+    return FoldedLayer(table, _single(weight.sum(axis=1)), _single(weight @ sae.bias))
 
 
 def _product(left: np.ndarray, right: np.ndarray, reach: float) -> FoldedTable:
@@ -236,10 +286,7 @@ def _single(vector: np.ndarray) -> np.ndarray:
 
 
 def _side(arrays: Mapping[str, np.ndarray], name: str, shape: tuple[int, int]) -> FoldedSide:
-    missing = [part for part in _PARTS if f"{name}.{part}" not in arrays]
-    if missing:
-        raise ModelFormatError(f"the folded tables must hold {name}.{missing[0]}, found none")
-    values, scales, errors, sums, shifts, norms = (arrays[f"{name}.{part}"] for part in _PARTS)
+    values, scales, errors, sums, shifts, norms = _parts(arrays, name, _PARTS)
     want = (shape, shape[:1], shape[:1], shape[1:], shape[1:], (4,))
     got = tuple(one.shape for one in (values, scales, errors, sums, shifts, norms))
     if got != want or values.dtype != np.int8:
@@ -247,3 +294,20 @@ def _side(arrays: Mapping[str, np.ndarray], name: str, shape: tuple[int, int]) -
     return FoldedSide(
         FoldedTable(values, scales, errors), sums, shifts, tuple(float(norm) for norm in norms)
     )
+
+
+def _saved_layer(
+    arrays: Mapping[str, np.ndarray], cfae: CFAENetwork, sae: SAENetwork
+) -> FoldedLayer:
+    found = FoldedLayer(*_parts(arrays, "layer", FoldedLayer._fields))
+    width = len(cfae.decoder_layers[0].bias)
+    if [one.shape for one in found] != [(sae.n_latents, width), (width,), (width,)]:
+        raise ModelFormatError("the folded tables do not fit the model (layer); fold it again")
+    return found
+
+
+def _parts(arrays: Mapping[str, np.ndarray], name: str, parts: tuple[str, ...]) -> list[np.ndarray]:
+    missing = [part for part in parts if f"{name}.{part}" not in arrays]
+    if missing:
+        raise ModelFormatError(f"the folded tables must hold {name}.{missing[0]}, found none")
+    return [arrays[f"{name}.{part}"] for part in parts]

@@ -179,10 +179,11 @@ class SteerableRecommender:
         """Multiply out the model's linear ends, for serving: the same answers, sooner.
 
         The tables take `FoldedTables.bytes_needed`, about 2 * items * latents bytes; `save` writes
-        them beside the model, and `load` maps them into memory, shared by all processes.
+        them beside the model, and `load` maps them into memory, shared by all processes. Of MultVAE
+        and MultDAE the decoder's first layer folds: reconstructed scores differ in their last bits.
 
         Raises:
-            ValueError: more than `limit_bytes` are needed, or no end of the model is linear.
+            ValueError: more than `limit_bytes` are needed, or nothing of the model folds.
         """
         fitted = self.fitted
         needed = FoldedTables.bytes_needed(fitted.cfae, fitted.sae)

@@ -124,6 +124,15 @@ void sparse_decode_backward(Handle indices, Handle values, Handle dictionary, Ha
   run([&] { return cpu::sparse_decode_backward(code, d, b, stats, g, grads, how); });
 }
 
+void linear(Handle x, Handle weight, Handle bias, Handle out, int threads, const std::string& isa) {
+  const Matrix rows = matrix(x, "x");
+  const Matrix w = matrix(weight, "weight", kAny, rows.dim);
+  const float* const b = borrow<float>(bias, "bias", {w.n_rows});
+  float* const to = borrow_out<float>(out, "out", {rows.n_rows, w.n_rows});
+  const Execution how = execution(threads, isa);
+  run([&] { return cpu::linear(rows, w, b, to, how); });
+}
+
 int64_t knob_width(Handle offsets, Handle latents, Handle weights, Handle kinds, int64_t n_latents,
                    int64_t n_rows) {
   return knobs_view(offsets, latents, weights, kinds, n_latents, n_rows).width;
@@ -208,6 +217,7 @@ PYBIND11_MODULE(_C, m) {
   m.def("topk_encode_backward", door::topk_encode_backward);
   m.def("sparse_decode", door::sparse_decode);
   m.def("sparse_decode_backward", door::sparse_decode_backward);
+  m.def("linear", door::linear);
   m.def("knob_width", door::knob_width);
   m.def("steer", door::steer);
   m.def("steer_decode", door::steer_decode);

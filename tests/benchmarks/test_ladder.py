@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from benchmarks.ladder import elsa_step, encode
+from benchmarks.ladder import elsa_step, encode, multvae
 from cfsae_fast import ops
 from cfsae_fast.models import cosine_head
 
@@ -23,6 +23,15 @@ def test_every_rung_is_timed(program, shape, count, tmp_path):
     program.main(["--quick", "--json", str(tmp_path / "rows.json"), *TINY, *shape])
     rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
     assert len(rows) == count and all(row["value"] > 0 for row in rows)
+
+
+def test_a_folded_layer_answers_as_the_others(tmp_path):
+    shape = ["--items", "90", "--d", "16", "--latents", "64", "--k", "4", "--threads", "1"]
+    multvae.main(["--quick", "--json", str(tmp_path / "rows.json"), *shape])
+    rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
+    differ = {row["case"].split()[-1]: row["value"] for row in rows if "differ" in row["metric"]}
+    assert set(differ) == {"numpy", "engine", "folded"} and not any(differ.values())
+    assert sum(row["metric"] == "p50_ms" for row in rows) == 3
 
 
 def counting(calls, name, plain):

@@ -101,6 +101,21 @@ void check_topk_encode() {
   }
 }
 
+void check_linear() {
+  const int64_t n = pick(0, 70), rows = pick(1, 90), dim = pick(1, 80);
+  const Floats x = floats(n * dim), weight = floats(rows * dim), bias = floats(rows);
+  Floats out(n * rows);
+  cfsae::cpu::linear({x.data(), n, dim}, {weight.data(), rows, dim}, bias.data(), out.data(),
+                     any_execution());
+  std::vector<double> want(n * rows);
+  for (int64_t b = 0; b < n; ++b) {
+    for (int64_t r = 0; r < rows; ++r) {
+      want[b * rows + r] = bias[r] + dot(&x[b * dim], &weight[r * dim], dim);
+    }
+  }
+  expect_equal(out, want, "linear");
+}
+
 void check_recommend() {
   const int64_t n = pick(0, 60), items = pick(1, 400), dim = pick(1, 40), k = pick(1, items + 5);
   const Csr seen(n, items);
@@ -224,6 +239,7 @@ int main(int argc, char** argv) {
   for (int round = 0; round < rounds; ++round) {
     check_encode_rows();
     check_topk_encode();
+    check_linear();
     check_recommend();
     check_decode_and_steer();
     check_folded();

@@ -9,6 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from benchmarks.problems import Sizes, make_fitted
 from cfsae_fast import steering
 from cfsae_fast.errors import ModelFormatError, UnknownIdError
+from cfsae_fast.inference import CFAENetwork
 from cfsae_fast.ops.folded import FoldedModel
 from cfsae_fast.recommender import SteerableRecommender
 from tests.recommender.conftest import small_model
@@ -69,10 +70,44 @@ def test_the_bytes_are_said_and_the_limit_is_kept():
     assert model.unfold().fitted.folded is None
 
 
+@pytest.mark.parametrize("sae", ["topk", "batchtopk"])
 @pytest.mark.parametrize("kind", ["multvae", "multdae"])
-def test_a_model_without_linear_ends_is_refused(kind):
-    with pytest.raises(ValueError, match="linear"):
-        folded(kind)
+def test_a_folded_layer_changes_scores_by_rounding_alone(kind, sae, tmp_path, monkeypatch):
+    dense, fast = small_model(kind, sae), folded(kind, sae)
+    fast = SteerableRecommender.load(fast.save(tmp_path / "m"))
+    assert isinstance(fast.fitted.folded.layer.table.base, np.memmap)
+    users = dense.fitted.user_ids.values[:30].tolist()
+    for steer in STEERS:
+        want, got = (
+            one.recommend(users, n=12, steer=steer, mode="reconstruct") for one in (dense, fast)
+        )
+        np.testing.assert_allclose(got.scores, want.scores, atol=1e-5)
+        assert (got.ids == want.ids).mean() > 0.99  # what lies closer may change places
+        options = {"n": 12, "steer": steer}
+        assert_same(fast.recommend(users, **options), dense.recommend(users, **options))
+    live = fast.live(users[0], steer=STEERS[1], mode="reconstruct")
+    one = fast.recommend(users[0], n=5, steer=STEERS[1], mode="reconstruct")
+    np.testing.assert_array_equal(live.top(5).scores, one.scores)
+    monkeypatch.setattr(CFAENetwork, "to_items", None)  # the dense layer is not asked
+    fast.recommend(users, steer=STEERS[1], mode="reconstruct")
+
+
+@pytest.mark.parametrize("kind", ["multvae", "multdae"])
+def test_the_bytes_of_a_folded_layer(kind):
+    fitted = folded(kind).fitted
+    assert fitted.folded.nbytes == fitted.folded.bytes_needed(fitted.cfae, fitted.sae)
+
+
+def test_a_layer_does_not_fold_for_codes_of_many_latents():
+    with pytest.raises(ValueError, match="few latents, got multvae with codes of 96"):
+        folded("multvae", "basic")
+
+
+def test_a_folded_layer_that_does_not_fit_is_refused(tmp_path):
+    file = folded("multvae").save(tmp_path / "m") / "folded" / "layer.table.npy"
+    np.save(file, np.load(file)[:-1])
+    with pytest.raises(ModelFormatError, match="do not fit the model .layer"):
+        SteerableRecommender.load(tmp_path / "m")
 
 
 def test_saved_tables_are_mapped_and_used(tmp_path):
