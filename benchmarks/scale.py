@@ -179,7 +179,7 @@ def main(arguments: list[str] | None = None) -> None:
         return
     rows: list[dict[str, Any]] = []
     for n_items in (10_000, 30_000) if chosen.quick else (10_000, 100_000, 1_000_000):
-        users = () if chosen.quick or n_items > 10_000 else (10_000, 100_000, 1_000_000)
+        users = () if chosen.quick or n_items > 10_000 else (10_000, 100_000, 1_000_000, 10_000_000)
         rows += serving_rows(Sizes(n_items, 128, 4096, 32), folded=False, users=users)
     for n_items in (10_000,) if chosen.quick else (10_000, 100_000, 300_000):
         rows += serving_rows(Sizes(n_items, 128, 4096, 32), folded=True)

@@ -77,7 +77,7 @@ void add_quads(const int8_t* const* rows, const QuadWeights* quads, int64_t n, f
     Sums sums(offset);
     for (int64_t g = 0; g < n; ++g) {
       const int8_t* const* const its = rows + 4 * g;
-      for (int r = 0; r < 4; ++r) __builtin_prefetch(its[r] + c + kAhead, 0, 3);
+      for (int r = 0; r < 4; ++r) __builtin_prefetch(its[r] + c + kAhead, 0, kIntoL2);
       sums.add({its[0] + c, its[1] + c, its[2] + c, its[3] + c}, quads[g], mask);
     }
     sums.write(unit, mask, sum + (c - first));

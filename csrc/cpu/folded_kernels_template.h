@@ -48,14 +48,15 @@ typename VectorsOf<Lanes>::floats load(const float* from) {
 }
 
 constexpr int64_t kLine = 64;          // bytes that the cache holds together
-constexpr int64_t kAhead = 4 * kLine;  // what is fetched before it is read
+constexpr int64_t kAhead = 8 * kLine;  // what is fetched before it is read
+constexpr int kIntoL2 = 2;             // into L1 it would push out what is not read yet
 constexpr int64_t kRowsAtOnce = 32;    // read side by side: more than the hardware would follow
 constexpr int64_t kSumsAtOnce = 4096;  // stay in L1
 
 // What a loop over columns does not come to fetch: its first lines.
 inline void fetch_start(const int8_t* const* rows, int64_t n, int64_t first) {
   for (int64_t at = first; at < first + kAhead; at += kLine) {
-    for (int64_t r = 0; r < n; ++r) __builtin_prefetch(rows[r] + at, 0, 3);
+    for (int64_t r = 0; r < n; ++r) __builtin_prefetch(rows[r] + at, 0, kIntoL2);
   }
 }
 
@@ -67,7 +68,7 @@ void add_rows(const int8_t* const* rows, const float* weights, int64_t n, int64_
   fetch_start(rows, n, first);
   int64_t c = first;
   for (; c + kLine <= last; c += kLine) {
-    for (int64_t r = 0; r < n; ++r) __builtin_prefetch(rows[r] + c + kAhead, 0, 3);
+    for (int64_t r = 0; r < n; ++r) __builtin_prefetch(rows[r] + c + kAhead, 0, kIntoL2);
     for (int64_t at = c; at < c + kLine; at += kAtOnce * Lanes) {
       float* const to = sum + (at - first);
       Floats sums[kAtOnce];
