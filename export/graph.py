@@ -135,8 +135,8 @@ class _Graph:
         if encode is None and decode is None:
             raise ValueError(
                 f"folded must be False for {fitted.cfae.kind} with codes of {fitted.sae.width} of "
-                f"{fitted.sae.n_latents} latents in mode {self.plan.mode}, got True; nothing of it "
-                "folds, the dense graph serves it"
+                f"{fitted.sae.n_latents} latents in mode {self.plan.mode}, got True; a graph takes "
+                "no table of it, the dense graph serves it"
             )
         return FoldedTables(encode, decode)
 
