@@ -17,14 +17,17 @@ from cfsae_fast.recommender import Fitted, pipeline, probing
 from cfsae_fast.recommender.inputs import Request
 from cfsae_fast.steering import boost
 
-ALPHAS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0)
+# Of all ways but those told of the items: a hypervolume grows with the number of strengths.
+STRENGTHS = (
+    0.0, 0.02, 0.04, 0.06, 0.08, 0.1, 0.13, 0.16, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0,
+)  # fmt: skip
 RERANK = (0.0, 0.1, 0.2, 0.4, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0)
 TURNS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
 
 
 def knob(
     fitted: Fitted, wishes: Wishes, *, mode: str, name: str, n: int = 20,
-    strengths: tuple[float, ...] = ALPHAS,
+    strengths: tuple[float, ...] = STRENGTHS,
 ) -> Steerer:  # fmt: skip
     """The model's own knobs: boost(concept, alpha); a concept without latents stays unsteered."""
     concepts = pipeline.concepts_of(fitted)
@@ -38,20 +41,19 @@ def knob(
 
 
 def toward(fitted: Fitted, wishes: Wishes, *, name: str = "toward", n: int = 20) -> Steerer:
-    """`probing.toward` with the model's map: as far for a concept of many latents as of one."""
+    """`probing.toward` with the model's map and every user's own pull."""
     concepts = pipeline.concepts_of(fitted)
+    pulls = probing.pulls(fitted, fitted.cfae.encode(wishes.inputs)).tolist()
+    wished = [wishes.names[at] for at in wishes.tag]
 
     def steered(strength: float, seen: Rows) -> np.ndarray:
-        wished = {
-            at: probing.toward(fitted, concepts, wishes.names[at], strength)
-            if strength and wishes.names[at] in concepts
-            else []
-            for at in np.unique(wishes.tag).tolist()
-        }
-        turns = [wished[at] for at in wishes.tag.tolist()]
+        turns = [
+            probing.toward(fitted, concepts, one, strength, pull=pull) if one in concepts else []
+            for one, pull in zip(wished, pulls, strict=True)
+        ]
         return _listed(fitted, wishes.inputs, turns, "residual", n, seen)
 
-    return Steerer(name, ALPHAS, steered)
+    return Steerer(name, STRENGTHS, steered)
 
 
 def random_latent(
@@ -66,7 +68,7 @@ def random_latent(
         turns = [[boost(int(drawn[at]), alpha)] if alpha else [] for at in wishes.tag]
         return _listed(fitted, wishes.inputs, turns, mode, n, seen)
 
-    return Steerer("random latent", ALPHAS, steered)
+    return Steerer("random latent", STRENGTHS, steered)
 
 
 def mean_item(fitted: Fitted, wishes: Wishes, *, n: int = 20) -> Steerer:
@@ -108,7 +110,7 @@ def _direction(
         moved = ((1 - t) * embedding + t * target).astype(np.float32)
         return pipeline.top(fitted, moved, n, seen=seen).ids
 
-    return Steerer(name, TURNS, steered)
+    return Steerer(name, STRENGTHS, steered)
 
 
 def _listed(fitted: Fitted, inputs: Rows, turns: list, mode: str, n: int, seen: Rows) -> np.ndarray:

@@ -25,6 +25,7 @@ from cfsae_fast.ops.folded import FoldedModel
 
 KIND = "recommender"
 WISHES = 4096  # resolved ones that a model remembers
+USUAL = 2048  # stored users whose lengths tell what is usual
 TABLES = "folded"  # the folder of folded tables inside a saved model
 
 
@@ -79,6 +80,19 @@ class Fitted:
     def folded_model(self) -> FoldedModel | None:
         """The folded tables with the weights, for answers in one call, or None."""
         return None if self.folded is None else self.folded.model(self.cfae, self.sae, self.cold)
+
+    @cached_property
+    def usual_length(self) -> float:
+        """Median length of stored users' embeddings, of USUAL users spread over all; 1 where
+        there are none."""
+        step = max(1, len(self.user_ids) // USUAL)
+        if self.user_factors is not None:
+            embedding = self.user_factors[::step]
+        else:
+            users = np.arange(0, len(self.user_ids), step)
+            embedding = self.cfae.encode(self.histories.take(users))
+        lengths = np.linalg.norm(embedding.astype(np.float64), axis=1)
+        return float(np.median(lengths[lengths > 0])) if lengths.any() else 1.0
 
     def resolved(self, turns: steering.Turns) -> steering.KnobRow:
         """`steering.resolve` with this model's concepts; the same wishes come again and again."""

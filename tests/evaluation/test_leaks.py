@@ -10,7 +10,7 @@ from cfsae_fast.evaluation import experiments, prepare
 from cfsae_fast.evaluation.experiments import bench
 from cfsae_fast.evaluation.wishes import fair_wishes, known_tags
 from cfsae_fast.ops import Rows
-from cfsae_fast.recommender import calibration
+from cfsae_fast.recommender import calibration, probing
 from cfsae_fast.recommender.inputs import Request
 
 SEED = 3
@@ -102,4 +102,11 @@ def test_ways_to_steer_know_the_same_tags(pair):
     wishes = [fair_wishes(cut, fewest_items=5, seed=1) for _, cut in pair]
     known = [known_tags(one) for one in wishes]
     assert known[0] == known[1] and known[0].n_assignments
+    maps = [
+        probing.build(fitted, one.known, one.names).to_arrays()[0]
+        for (fitted, _), one in zip(pair, wishes, strict=True)
+    ]
+    for name, array in maps[0].items():
+        np.testing.assert_array_equal(array, maps[1][name])
+    assert pair[0][0].usual_length == pair[1][0].usual_length
     assert not np.array_equal(wishes[0].inputs.items, wishes[1].inputs.items)

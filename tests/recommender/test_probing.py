@@ -1,5 +1,7 @@
 """Probed maps point where a tag's items are, and `toward` goes equally far for all of them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.sparse import csr_array
@@ -17,11 +19,36 @@ def test_directions_by_hand():
     np.testing.assert_allclose(found, [[1 / 12, 0], [-1 / 12, 0]], atol=1e-12)
 
 
+def test_weights_count_as_copies_of_items():
+    rng = np.random.default_rng(0)
+    items, tags = rng.normal(size=(6, 3)), csr_array((rng.random((2, 6)) < 0.5) * 1.0)
+    copies = np.array([1, 4, 2, 0, 1, 3])
+    found = probing.directions(items, tags, ridge=0.5, weights=copies.astype(np.float64))
+    many = np.repeat(np.arange(6), copies)
+    # the same moments up to the mean of the weights, by which ridge and moments both scale
+    expected = probing.directions(items[many], tags.tocsc()[:, many].tocsr(), ridge=0.5)
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+def test_items_that_many_took_say_more_of_a_concept(planted):
+    """Taken by nobody else but one, an item hardly turns the half that popularity weighs."""
+    model, dataset = planted
+    fitted, n_items = model.fitted, dataset.interactions.n_items
+    taken = np.bincount(fitted.histories.items, minlength=n_items)
+    one = np.zeros((1, n_items))
+    one[0, [taken.argmax(), taken.argmin()]] = 1
+    both = fitted.cfae.encode_items()[[taken.argmax(), taken.argmin()]]
+    often, seldom = both @ probing.wanted(fitted, csr_array(one))[0]
+    flat, _ = both @ probing.directions(fitted.cfae.encode_items(), csr_array(one), ridge=1.0)[0]
+    assert often > seldom and flat
+
+
 def test_maps_point_along_their_directions(planted):
     model, dataset = planted
     fitted = model.fitted
     tags = csr_array(dataset.tags.matrix(dataset.interactions.n_items))
-    wanted = probing.directions(fitted.cfae.encode_items(), tags)
+    wanted = probing.wanted(fitted, tags)
+    np.testing.assert_allclose(np.linalg.norm(wanted, axis=1), 1, rtol=1e-6)
     cosines = []
     for top in (1, 4, 24):
         found = probing.build(fitted, tags, dataset.tags.names, top=top)
@@ -48,11 +75,34 @@ def test_toward_moves_as_far_however_many_latents_share_a_concept(planted, top):
     sae: SAENetwork = model.fitted.sae
     code, name = np.zeros(sae.n_latents), found.names[0]
     code[[1, 5]] = [2.0, 3.0]
-    turned = apply(code, resolve(probing.toward(model.fitted, found, name, 0.4)))
-    pushed = (turned - 0.6 * code) @ sae.dictionary
-    assert np.linalg.norm(pushed) == pytest.approx(0.4 * probing.REACH * code.sum(), rel=1e-4)
-    still = apply(code, resolve(probing.toward(model.fitted, found, name, 0.0)))
-    np.testing.assert_array_equal(still, code)
+    for strength, pull, share in ((0.4, 1.0, 2 / 3), (0.5, 1.0, 1), (0.5, 0.3, 0.3), (1, 1, 49)):
+        turns = probing.toward(model.fitted, found, name, strength, pull=pull)
+        pushed = (apply(code, resolve(turns)) - code) @ sae.dictionary
+        expected = share * probing.REACH * code.sum()
+        assert np.linalg.norm(pushed) == pytest.approx(expected, rel=1e-4)
+    assert not probing.toward(model.fitted, found, name, 0.0)
+    with pytest.raises(ValueError, match="strength must be in"):
+        probing.toward(model.fitted, found, name, 1.2)
+
+
+def test_pulls_by_hand(planted):
+    """Twice as long as usual: a quarter of the way; nothing known of a user: the usual way."""
+    fitted, direction = planted[0].fitted, np.zeros(planted[0].fitted.sae.d)
+    direction[3] = fitted.usual_length
+    lengths = np.array([1.0, 2.0, 0.5, 0.0])
+    got = probing.pulls(fitted, lengths[:, None] * direction)
+    np.testing.assert_allclose(got, [1, 0.25, 4, 1], rtol=1e-6)
+
+
+def test_the_usual_length_is_the_stored_users_median(planted):
+    fitted = planted[0].fitted
+    lengths = np.linalg.norm(fitted.cfae.encode(fitted.histories), axis=1)
+    assert fitted.usual_length == pytest.approx(np.median(lengths), rel=1e-6)
+    half = len(fitted.user_ids) // 2
+    factors = np.zeros((len(fitted.user_ids), fitted.sae.d), np.float32)
+    factors[:, 0] = np.where(np.arange(len(factors)) < half, 2.0, 0.0)
+    assert replace(fitted, user_factors=factors).usual_length == 2.0
+    assert replace(fitted, user_factors=0 * factors).usual_length == 1.0
 
 
 def test_toward_raises_the_share_of_its_concept(planted):
