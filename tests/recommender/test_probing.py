@@ -31,16 +31,15 @@ def test_weights_count_as_copies_of_items():
 
 
 def test_items_that_many_took_say_more_of_a_concept(planted):
-    """Taken by nobody else but one, an item hardly turns the half that popularity weighs."""
-    model, dataset = planted
-    fitted, n_items = model.fitted, dataset.interactions.n_items
+    """Of two items of a concept, maps lean more to the popular one than ridge over all alike."""
+    fitted, n_items = planted[0].fitted, planted[1].interactions.n_items
     taken = np.bincount(fitted.histories.items, minlength=n_items)
-    one = np.zeros((1, n_items))
-    one[0, [taken.argmax(), taken.argmin()]] = 1
-    both = fitted.cfae.encode_items()[[taken.argmax(), taken.argmin()]]
-    often, seldom = both @ probing.wanted(fitted, csr_array(one))[0]
-    flat, _ = both @ probing.directions(fitted.cfae.encode_items(), csr_array(one), ridge=1.0)[0]
-    assert often > seldom and flat
+    two, items = [taken.argmax(), taken.argmin()], fitted.cfae.encode_items()
+    table = np.zeros((1, n_items))
+    table[0, two] = 1
+    flat = probing.directions(items, csr_array(table), ridge=probing.ALIKE)[0]
+    ours, alike = (items[two] @ one for one in (probing.wanted(fitted, csr_array(table))[0], flat))
+    assert ours[0] - ours[1] > (alike[0] - alike[1]) / np.linalg.norm(flat)
 
 
 def test_maps_point_along_their_directions(planted):
