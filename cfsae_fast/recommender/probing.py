@@ -29,7 +29,7 @@ TOP = 64  # latents of a map; their sum lies 0.97 along the direction (anime-5k,
 # the embedding is long (d 256, k 32).
 REACH = 0.35
 FULL = 0.98  # what strength 1 stands for: 49 times as far as 1/2, nearly all direction
-SURE = 2.0  # the power by which embeddings longer than usual are moved less
+SURE = 1.5  # the power by which embeddings longer than usual are moved less
 
 
 def directions(

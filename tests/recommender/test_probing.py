@@ -85,12 +85,12 @@ def test_toward_moves_as_far_however_many_latents_share_a_concept(planted, top):
 
 
 def test_pulls_by_hand(planted):
-    """Twice as long as usual: a quarter of the way; nothing known of a user: the usual way."""
+    """Four times as long as usual: an eighth of the way; nothing known of a user: the usual."""
     fitted, direction = planted[0].fitted, np.zeros(planted[0].fitted.sae.d)
     direction[3] = fitted.usual_length
-    lengths = np.array([1.0, 2.0, 0.5, 0.0])
+    lengths = np.array([1.0, 4.0, 0.25, 0.0])
     got = probing.pulls(fitted, lengths[:, None] * direction)
-    np.testing.assert_allclose(got, [1, 0.25, 4, 1], rtol=1e-6)
+    np.testing.assert_allclose(got, [1, 0.125, 8, 1], rtol=1e-6)
 
 
 def test_the_usual_length_is_the_stored_users_median(planted):
