@@ -52,6 +52,9 @@ template <int Queries, int Groups>
 uint32_t screen_tile(const ScreenQueries& queries, const ScreenRows& rows, int64_t steps,
                      int32_t first_row, ScreenSink* const* sinks) {
   constexpr int kBytes = kScreenRows * kScreenWidth;
+  // One query waits for its rows. Short groups end before the processor has seen where they lead:
+  // of them the next block is fetched, of long ones what comes soon.
+  const int64_t ahead = steps <= 64 ? Groups * steps * kBytes : 8 * kBytes;
   uint32_t any = 0;
   for (int first = 0; first < kScreenGroups; first += Groups) {
     const uint8_t* row = rows.data + first * steps * kBytes;
@@ -65,7 +68,10 @@ uint32_t screen_tile(const ScreenQueries& queries, const ScreenRows& rows, int64
     for (int64_t step = 0; step < steps; ++step, row += kBytes, query += Queries * kScreenWidth) {
       __m512i values[Groups];
 #pragma GCC unroll 4
-      for (int g = 0; g < Groups; ++g) values[g] = _mm512_loadu_si512(row + g * steps * kBytes);
+      for (int g = 0; g < Groups; ++g) {
+        values[g] = _mm512_loadu_si512(row + g * steps * kBytes);
+        if constexpr (Queries == 1) __builtin_prefetch(row + g * steps * kBytes + ahead, 0, 2);
+      }
 #pragma GCC unroll 16
       for (int q = 0; q < Queries; ++q) {
         int32_t four;
