@@ -8,6 +8,7 @@ import pytest
 
 from cfsae_fast import ops
 from cfsae_fast.ops import KnobKind, Knobs, Rows
+from cfsae_fast.ops.layers import linear
 
 ITEMS, D, LATENTS, K, HISTORY, N = 40_857, 1024, 8192, 32, 75, 20
 BATCHES = [1, 64]
@@ -54,6 +55,14 @@ def test_topk_encode(benchmark, weights, batch):
     items, dictionary, bias, centre = weights
     embedding = ops.encode_rows(rows(batch), items)
     benchmark(ops.topk_encode, embedding, dictionary, bias, centre, K)
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+def test_linear(benchmark, batch):
+    """A layer of MultVAE: d to 3 d."""
+    generator = np.random.default_rng(2)
+    x, weight = (generator.standard_normal((n, D), dtype=np.float32) for n in (batch, 3 * D))
+    benchmark(linear, x, weight, np.zeros(3 * D, np.float32))
 
 
 @pytest.mark.parametrize("batch", BATCHES)
