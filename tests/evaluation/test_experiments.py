@@ -1,6 +1,7 @@
 """`cfsae experiment` resumes, writes a superset of the published JSON, and one whole page."""
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -264,3 +266,38 @@ def test_a_killed_run_goes_on_to_the_same_table(done, tmp_path):
     assert found == found_in(json.loads((done / "results.json").read_text()))
     table = polars.read_parquet(tmp_path / "results.parquet")
     assert len(table) == sum(map(len, found))
+
+
+def test_workers_end_with_a_killed_run(done, tmp_path):
+    """kill -9 of the command: nobody is left to write where the next run goes on."""
+    command = [sys.executable, "-m", "cfsae_fast", "experiment", "reconstruction", "--grid",
+               str(done / "grid.yaml"), "--out", str(tmp_path), "--no-report", "--workers", "2",
+               "--set", "sae_training={epochs: 9000, steps_per_epoch: 20}"]  # fmt: skip
+    started = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 200
+    while not list(tmp_path.glob("runs/*/sae-*/checkpoint")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    workers = [one for one in children_of(started.pid) if "spawn_main" in command_of(one)]
+    assert len(workers) == 2
+    started.kill()
+    started.wait()
+    deadline = time.monotonic() + 20
+    while any(map(command_of, workers)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    left = [one for one in workers if command_of(one)]
+    for one in left:
+        os.kill(one, signal.SIGKILL)
+    assert not left
+
+
+def children_of(pid):
+    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True)
+    return [int(one) for one in found.stdout.split()]
+
+
+def command_of(pid):
+    """The command line of a process; nothing where it has ended."""
+    try:
+        return (Path("/proc") / str(pid) / "cmdline").read_bytes().decode()
+    except OSError:
+        return ""

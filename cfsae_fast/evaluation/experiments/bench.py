@@ -5,6 +5,7 @@ Station: interactions -> CFAE -> SAE -> labels, from checkpoints where there are
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ class Bench:
             users = cut.split.train if which == "train" else cut.split.val
             rows = cut.dataset.interactions.select_users(users).rows()
             used = rows.take(np.flatnonzero(np.diff(rows.offsets)))
-            part = path.with_suffix(f".{id(self)}.part.npy")
+            part = path.with_suffix(f".{os.getpid()}.part.npy")
             np.save(part, training.embed(self.base(cell), used))
             part.replace(path)
         return np.load(path, mmap_mode="r")

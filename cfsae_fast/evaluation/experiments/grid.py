@@ -11,6 +11,7 @@ import itertools
 import json
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, fields
@@ -119,7 +120,15 @@ def _start_worker(grid: Grid, folder: Path, threads: int) -> None:
     global _bench
     torch = require_extra("torch", extra="train", purpose="running experiments")
     torch.set_num_threads(threads)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _bench = Bench(grid, folder, False)
+
+
+def _end_with_parent() -> None:
+    """A worker that outlived a killed run would write into the folder of the next one, and then
+    wait for ever: the pool's queue has no end that closes."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def _train_base(cell: Cell) -> None:
