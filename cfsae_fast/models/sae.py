@@ -44,7 +44,7 @@ class SparseAutoencoder(nn.Module):
         self.dictionary = nn.Parameter(random_directions(n_latents, d, generator))
         self.encoder = nn.Parameter(self.dictionary.detach().clone())
         if config.compat == "paper":
-            bound = (6 / d) ** 0.5
+            bound = (6 / n_latents) ** 0.5  # METHOD.md 3.1: Kaiming's fan of a (d, L) matrix is L
             with torch.no_grad():
                 self.encoder.uniform_(-bound, bound, generator=generator)
         self.encoder_bias = nn.Parameter(torch.zeros(n_latents))

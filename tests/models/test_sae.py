@@ -229,6 +229,8 @@ def test_compat_paper_starts_untied_without_bias_or_auxk():
     _, logged = loss_of(model, embeddings())
     assert not model.bias.any() and logged["aux"] == 0
     assert not torch.equal(model.encoder, model.dictionary)
+    # METHOD.md 3.1: Kaiming-uniform of (d, L), whose fan is its second dimension
+    assert 0.9 * (6 / 24) ** 0.5 < model.encoder.abs().max() <= (6 / 24) ** 0.5
 
 
 @pytest.mark.parametrize("kind", ["topk", "batchtopk", "basic"])
