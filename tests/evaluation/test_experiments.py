@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from scipy.sparse import csr_array
 
 from cfsae_fast.cli.app import app
-from cfsae_fast.data import NOBODY, Tags, UserSplit
+from cfsae_fast.data import NOBODY, Interactions, Tags, UserSplit
 from cfsae_fast.evaluation import experiments
 from cfsae_fast.evaluation.experiments import grid as rooms
 from cfsae_fast.evaluation.experiments import interpretability, reconstruction, steering
@@ -52,6 +52,13 @@ def test_json_is_a_superset_and_parquet_holds_every_number(done):
     corrected, paper = (job["results"]["reconstruction"] for job in jobs)
     assert corrected["base"] == paper["base"]  # one CFAE, one hold-out
     assert "paper" in paper and "paper" not in corrected
+    told = jobs[1]["results"]["test"]
+    assert told == paper["paper"]["test"] and {"val", "test"} & set(jobs[0]["results"]) == set()
+    names = ("cosine", "l0", "recall", "ndcg", "recall degradation", "ndcg degradation")
+    assert all({"mean", "se"} <= set(told[name]) for name in names) and told["l0"]["mean"] <= 6
+    assert told["dead neurons"] == paper["sae"]["dead_reported_by_paper"]
+    options = {"model_class": "TopKSAE", "k": 6, "reconstruction_loss": "L2", "beta2": 0.99}
+    assert options.items() <= jobs[1]["job_cfg"].items()
     assert paper["sae"]["dead_reported_by_paper"] <= 16
     table = polars.read_parquet(done / "results.parquet")
     one = table.filter(
@@ -59,6 +66,10 @@ def test_json_is_a_superset_and_parquet_holds_every_number(done):
     )
     assert one["value"].to_list() == [corrected["reconstruct"]["kept"]]
     ways = jobs[0]["results"]["steering"]["history"]["ways"]
+    metric = f"history.ways.{steering.OURS}.segment_ndcg@0.13"
+    point = table.filter((polars.col("compat") == "corrected") & (polars.col("metric") == metric))
+    at = ways[steering.OURS]["strengths"].index(0.13)
+    assert point["value"].to_list() == [ways[steering.OURS]["segment_ndcg"][at]]
     assert len(ways) == 8
     assert all(len(one["personal_ndcg"]) == len(one["strengths"]) for one in ways.values())
     others = [ways[name] for name in ways if name not in ("TEASER", steering.PAPER)]
@@ -107,6 +118,33 @@ def test_degradation_and_kept_by_hand():
     assert same["p"] == 1 and same["kept_low"] == same["kept_high"] == 1
     worse = reconstruction.compared(np.linspace(0, 0.5, 50), np.linspace(0.1, 0.6, 50), 1)
     assert worse["p"] < 0.01 and worse["kept_high"] < 1
+
+
+def test_published_numbers_by_hand(monkeypatch):
+    """One user of two inputs; of two targets one has a negative score, and stands behind seen items
+    there, which have 0."""
+    monkeypatch.setattr(reconstruction, "N", 3)
+    items = np.array([[1, 0], [0.6, 0.8], [0, 1], [0.7, -0.1], [-0.8, 0.6]], np.float32)
+    zeros, eye = np.zeros(2, np.float32), np.eye(2, dtype=np.float32)
+    fitted = SimpleNamespace(
+        cfae=CFAENetwork(kind="elsa", item_weight=items, items=items),
+        sae=SAENetwork("topk", eye, zeros, eye, zeros, 1, 1),
+    )
+    parts = [np.array([row]) for row in ([1, 1, 0, 0, 0], [0, 0, 0, 1, 1])]
+    inputs, targets = (Interactions.from_scipy(csr_array(part)) for part in parts)
+    found = reconstruction.as_published(fitted, SimpleNamespace(inputs=inputs, targets=targets))
+    # u = (1.6, 0.8) of mean 1.2 and std 0.5657, standardised (0.7071, -0.7071); latent 0 alone
+    mean, std, root = 1.2, 0.32**0.5, 0.5**0.5
+    decoded = np.array([mean + std * root, mean])
+    cosine = root * (decoded[0] - decoded[1]) / np.linalg.norm(decoded)
+    assert found["cosine"]["mean"] == pytest.approx(cosine, rel=1e-5)
+    assert found["l0"]["mean"] == 1 and found["dead neurons"] == 1
+    # items 3 (1.04) and 2 (0.8), then a seen one; through the code 2 (1.2) and 3 (1.0)
+    second = 1 / np.log2(3)
+    assert found["ndcg"]["mean"] == pytest.approx(second / (1 + second))
+    assert found["ndcg degradation"]["mean"] == pytest.approx((second - 1) / (1 + second))
+    assert found["kept"] == pytest.approx(second)
+    assert found["recall"]["mean"] == 0.5 and found["recall degradation"]["mean"] == 0
 
 
 def test_intruders_stand_out_only_where_latents_mean_something():

@@ -81,19 +81,26 @@ def run(
 
 
 def flat(job: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """One row per number of a job: the cell's settings, experiment, metric, value."""
+    """One row per number of a job: the cell's settings, experiment, metric, value; of a curve one
+    per strength, "metric@strength"."""
     settings = job["job_cfg"]["cell"]
-
-    def walk(at: str, value: Any) -> Iterator[tuple[str, float]]:
-        if isinstance(value, dict):
-            for name, one in value.items():
-                yield from walk(f"{at}.{name}" if at else name, one)
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            yield at, float(value)
-
     for experiment, found in job["results"].items():
-        for metric, value in walk("", found):
+        for metric, value in _numbers("", found) if experiment in EXPERIMENTS else ():
             yield {**settings, "experiment": experiment, "metric": metric, "value": value}
+
+
+def _numbers(at: str, value: Any) -> Iterator[tuple[str, float]]:
+    if isinstance(value, dict):
+        strengths = value.get("strengths", [])
+        for name, one in value.items():
+            where = f"{at}.{name}" if at else name
+            if isinstance(one, list) and name != "strengths" and len(one) == len(strengths):
+                for strength, each in zip(strengths, one, strict=True):
+                    yield from _numbers(f"{where}@{strength:g}", each)
+            else:
+                yield from _numbers(where, one)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield at, float(value)
 
 
 def _missing(grid: Grid, cell: Cell, experiments: Iterable[str], folder: Path) -> list[str]:
@@ -160,9 +167,28 @@ def _path(grid: Grid, cell: Cell, folder: Path) -> Path:
 
 
 def _job(grid: Grid, cell: Cell, results: dict[str, Any]) -> dict[str, Any]:
-    """A superset of the published result files: job_cfg and results."""
-    job = {"cell": asdict(cell), "grid": asdict(grid), "sae": to_dict(grid.sae(cell))}
-    return _without_nan({"job_cfg": job, "results": results})
+    """A superset of the published result files: job_cfg with their options, and results with their
+    val and test where the cell is of the published kind (compat "paper")."""
+    sae, training = grid.sae(cell), grid.training(cell)[1]
+    options = {
+        "dataset": cell.data,
+        "model_class": {"topk": "TopKSAE", "basic": "BasicSAE"}.get(cell.kind, cell.kind),
+        "embedding_dim": cell.n_latents,
+        "k": cell.k,
+        "l1_coef": sae.l1_weight,
+        "reconstruction_loss": {"l2": "L2", "cosine": "Cosine"}[cell.loss],
+        "epochs": training.epochs,
+        "early_stopping": training.patience,
+        "batch_size": training.batch_size,
+        "lr": training.lr,
+        "beta1": training.betas[0],
+        "beta2": training.betas[1],
+        "seed": cell.seed,
+    }
+    job = {**options, "cell": asdict(cell), "grid": asdict(grid), "sae": to_dict(sae)}
+    published = results.get("reconstruction", {}).get("paper", {})
+    parts = {name: published[name] for name in ("val", "test") if name in published}
+    return _without_nan({"job_cfg": job, "results": {**results, **parts}})
 
 
 def _without_nan(value: Any) -> Any:
