@@ -23,7 +23,13 @@ import numpy as np
 from cfsae_fast import io
 from cfsae_fast.config import to_dict
 from cfsae_fast.errors import require_extra
-from cfsae_fast.evaluation.experiments import interpretability, reconstruction, steering, users
+from cfsae_fast.evaluation.experiments import (
+    interpretability,
+    reconstruction,
+    seeds,
+    steering,
+    users,
+)
 from cfsae_fast.evaluation.experiments.bench import Bench
 from cfsae_fast.evaluation.experiments.cells import Cell, Grid
 from cfsae_fast.evaluation.protocol import Protocol
@@ -50,7 +56,8 @@ def run(
 ) -> list[dict[str, Any]]:
     """Train and judge every cell that `folder` does not hold yet; all cells' rows.
 
-    Leaves cells/<cell>.json, results.json ({"job_cfg", "results"} per cell) and results.parquet.
+    Leaves cells/<cell>.json, results.json ({"job_cfg", "results"} per cell), results.parquet,
+    and seeds.json (means over seeds with their bounds, paired differences of settings).
     workers: processes that share the cells, and the machine's threads; first they train the base
     models, each of which several cells build on.
 
@@ -77,6 +84,9 @@ def run(
     io.write_json(folder / "results.json", jobs)
     rows = [row for job in jobs for row in flat(job)]
     _parquet(rows, folder / "results.parquet")
+    single = [row for row in rows if "@" not in row["metric"]]  # no points of curves
+    compared = {"means": seeds.over_seeds(single), "differences": seeds.differences(single)}
+    io.write_json(folder / "seeds.json", compared)
     return jobs
 
 
