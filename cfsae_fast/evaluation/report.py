@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 from collections.abc import Iterator
 from html import escape
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cfsae_fast._version import __version__
 from cfsae_fast.errors import require_extra
+from cfsae_fast.evaluation.experiments import seeds
 from cfsae_fast.evaluation.experiments.grid import flat
+from cfsae_fast.evaluation.experiments.steering import OURS
 
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:70em;margin:2em auto;padding:0 1em;color:#222}
@@ -29,7 +34,17 @@ td:first-child{white-space:normal} pre{background:#f4f4f4;padding:.7em;overflow:
 .lists{display:grid;grid-template-columns:1fr 1fr;gap:.8em} ol{padding-left:1.4em;margin:.3em 0}
 .new{background:#e6f3e6} svg{max-width:100%;height:auto}
 """
-_RECONSTRUCTION = ("reconstruct", "refined_5", "pursued")
+_WAYS = {"reconstruct": "-o", "refined_5": "--s", "pursued": ":^"}
+_FIELDS = {"data": "{}", "model": "{}", "kind": "{}", "d": "d={}", "n_latents": "L={}", "k": "k={}",
+           "loss": "{}", "l1": "l1={:g}", "compat": "{}", "seed": "seed={}"}  # fmt: skip
+_FEW = 4  # settings beyond which a picture shows the plain code alone
+_HEADLINES = {
+    "reconstruction": (*(f"{way}.kept" for way in _WAYS), "sae.dead_share_train"),
+    "interpretability": ("detection.reading_auc_median", "detection.knob_auc_median",
+                         "detection.ece", "intervention.share_over_random"),
+    "steering": tuple(f"{wishes}.ways.{OURS}.{number}" for wishes in ("paper", "history", "unseen")
+                      for number in ("hypervolume.value", "hypervolume_over_paper.value")),
+}  # fmt: skip
 
 
 def check() -> None:
@@ -46,9 +61,11 @@ def write(jobs: list[dict[str, Any]], folder: Path, *, command: str) -> Path:
     check()
     figures = folder / "figures"
     figures.mkdir(parents=True, exist_ok=True)
-    _csv(folder / "results.csv", [row for job in jobs for row in flat(job)])
+    rows = [row for job in jobs for row in flat(job)]
+    _csv(folder / "results.csv", rows)
     parts = [f"<h1>cfsae experiment</h1><p>Made by cfsae_fast {escape(__version__)} with</p>",
              f"<pre>{escape(command)}</pre>"]  # fmt: skip
+    parts += _over_seeds(rows)
     parts += _reconstruction(jobs, figures)
     parts += _steering(jobs, figures)
     parts += _interpretability(jobs)
@@ -61,6 +78,30 @@ def write(jobs: list[dict[str, Any]], folder: Path, *, command: str) -> Path:
         encoding="utf-8",
     )
     return path
+
+
+def _over_seeds(rows: list[dict[str, Any]]) -> Iterator[str]:
+    chosen = [row for row in rows if row["metric"] in _HEADLINES.get(row["experiment"], ())]
+    means, gaps = seeds.over_seeds(chosen), seeds.differences(chosen)
+    if means:
+        yield "<h2>Over seeds: means, with 95 % of bootstrap draws of seeds</h2>"
+        head = ["model", "number", "mean", "95 % of seeds", "seeds"]
+        yield _table(head, [
+            [_text(one), one["metric"], _number(one["mean"]), _between(one), str(one["seeds"])]
+            for one in means
+        ])  # fmt: skip
+    if gaps:
+        yield "<h3>Paired by seed: what one other setting changes, p by sign flips</h3>"
+        head = ["model", "number", "setting", "change", "95 % of seeds", "p"]
+        yield _table(head, [
+            [_text(one), one["metric"], f"{one['setting']}: {one['from']} to {one['to']}",
+             _number(one["difference"]), _between(one), _number(one["p"])]
+            for one in gaps
+        ])  # fmt: skip
+
+
+def _between(one: dict[str, Any]) -> str:
+    return f"{_number(one['low'])} to {_number(one['high'])}"
 
 
 def _reconstruction(jobs: list[dict[str, Any]], figures: Path) -> Iterator[str]:
@@ -81,22 +122,33 @@ def _reconstruction(jobs: list[dict[str, Any]], figures: Path) -> Iterator[str]:
         ])  # fmt: skip
     yield _table(head, rows)
     yield _figure(lambda axes: _kept(axes, found), figures / "kept")
+    _csv(figures / "kept.csv", [
+        {**_cell(job), "way": way, "kept": one[way]["kept"], "low": one[way]["kept_low"],
+         "high": one[way]["kept_high"]}
+        for job, one in found for way in _WAYS
+    ])  # fmt: skip
 
 
 def _kept(axes: Any, found: list) -> None:
-    lines: dict[str, list] = {}
-    for job, one in found:
-        cell = job["job_cfg"]["cell"]
-        for way in _RECONSTRUCTION:
-            line = f"{_source(cell)} {cell['model']} {cell['compat']} {way}"
-            lines.setdefault(line, []).append((cell["k"], one[way]["kept"]))
-    for name, points in sorted(lines.items()):
-        by_k = {k: [v for at, v in points if at == k] for k, _ in points}
-        ks = sorted(by_k)
-        style = {"reconstruct": "-o", "refined_5": "--s", "pursued": ":^"}[name.split()[-1]]
-        axes.plot(ks, [sum(by_k[k]) / len(by_k[k]) for k in ks], style, label=name, markersize=4)
-    axes.set_xticks(sorted({k for points in lines.values() for k, _ in points}))
-    axes.set_xlabel("k, latents per user")
+    """What is kept over the number of latents, or over the weight of L1 where that is varied; a
+    line for each of all other settings, means over seeds."""
+    cells = [_cell(job) for job, _ in found]
+    several = {name for name in _FIELDS if len({one.get(name) for one in cells}) > 1}
+    axis = "l1" if "l1" in several and "k" not in several else "k"
+    lines: dict[tuple[str, str], dict[float, list[float]]] = {}
+    for cell, (_, one) in zip(cells, found, strict=True):
+        name = _text({key: cell.get(key) for key in several - {axis, "seed"}})
+        for way in _WAYS:
+            points = lines.setdefault((name, way), {})
+            points.setdefault(cell[axis], []).append(one[way]["kept"])
+    few = len({name for name, _ in lines}) <= _FEW
+    for (name, way), points in sorted(lines.items()):
+        if few or way == "reconstruct":
+            at = sorted(points)
+            heights = [np.mean(np.array(points[x], dtype=float)) for x in at]
+            axes.plot(at, heights, _WAYS[way], label=f"{name} {way}".strip(), markersize=4)
+    axes.set_xticks(sorted({x for points in lines.values() for x in points}))
+    axes.set_xlabel("k, latents per user" if axis == "k" else "weight of L1")
     axes.set_ylabel("share of nDCG@20 kept")
     axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
 
@@ -145,8 +197,8 @@ def _curves(axes: Any, one: dict[str, Any]) -> None:
         axes.errorbar(
             way["segment_ndcg"],
             way["personal_ndcg"],
-            xerr=way["segment_se"],
-            yerr=way["personal_se"],
+            xerr=np.array(way["segment_se"], dtype=float),  # None, of one user, is NaN
+            yerr=np.array(way["personal_se"], dtype=float),
             fmt="-o",
             markersize=3,
             linewidth=1,
@@ -175,10 +227,18 @@ def _interpretability(jobs: list[dict[str, Any]]) -> Iterator[str]:
         yield "<h3>Planted concepts: correlation of latents with users' planted preferences</h3>"
         yield _table(["model", "best latent", "with its splits", "distinct", "what the dense "
                       "embedding tells", "what can be known at all"], planted)  # fmt: skip
-    for job, one in found[:1]:
+    for job, one in _first_of_each(found):
         yield f"<h3>Latent cards: {escape(_name(job))}</h3><div class=cards>"
         yield from map(_card, one.get("cards", []))
         yield "</div>"
+
+
+def _first_of_each(found: list) -> list:
+    """The first of each data set and base model."""
+    firsts: dict[tuple[str, str], Any] = {}
+    for job, one in found:
+        firsts.setdefault((_cell(job)["data"], _cell(job)["model"]), (job, one))
+    return list(firsts.values())
 
 
 def _planted(one: dict[str, Any]) -> list[str]:
@@ -199,6 +259,13 @@ def _users(jobs: list[dict[str, Any]], figures: Path) -> Iterator[str]:
     for at, (job, one) in enumerate(found):
         yield f"<h3>{escape(_name(job))}, boost {one['alpha']:g}</h3>"
         yield _figure(lambda axes, one=one: _plane(axes, one), figures / f"users-{at}")
+        _csv(figures / f"users-{at}.csv", [
+            {"users": users, "x": x, "y": y}
+            for users, places in itertools.chain(
+                ((name, one[name]) for name in ("ground", "before")), one["after"].items()
+            )
+            for x, y in places
+        ])  # fmt: skip
         rows = [[name, _percent(value)] for name, value in one["spread"].items()]
         yield _table(["boosted", "spread of the users' embeddings that is left"], rows)
 
@@ -280,7 +347,8 @@ def _figure(draw: Any, path: Path) -> str:
     draw(figure.subplots())
     figure.savefig(path.with_suffix(".png"), dpi=150)
     text = io.StringIO()
-    figure.savefig(text, format="svg")
+    nameless = dict.fromkeys(("Creator", "Date", "Format", "Type"))  # else it names web sites
+    figure.savefig(text, format="svg", metadata=nameless)
     drawn = text.getvalue()
     return drawn[drawn.index("<svg") :]
 
@@ -304,16 +372,21 @@ def _has(job: dict[str, Any], experiment: str) -> bool:
     return "skipped" not in job["results"].get(experiment, {"skipped": True})
 
 
+def _cell(job: dict[str, Any]) -> dict[str, Any]:
+    return job["job_cfg"]["cell"]
+
+
 def _name(job: dict[str, Any]) -> str:
-    cell = job["job_cfg"]["cell"]
-    return (
-        f"{_source(cell)} {cell['model']} d={cell['d']} L={cell['n_latents']} k={cell['k']} "
-        f"{cell['loss']} {cell['compat']} seed={cell['seed']}"
+    return _text(_cell(job))
+
+
+def _text(settings: dict[str, Any]) -> str:
+    """A cell's settings in words, or those of them that are there."""
+    return " ".join(
+        text.format(settings[name])
+        for name, text in _FIELDS.items()
+        if settings.get(name) is not None and (name, settings[name]) != ("kind", "topk")
     )
-
-
-def _source(cell: dict[str, Any]) -> str:
-    return cell["data"].partition(":")[0]
 
 
 def _number(value: float | None, digits: int = 3) -> str:

@@ -99,6 +99,7 @@ def test_the_page_asks_nothing_of_a_network(done):
     assert "<svg" in page and "cfsae experiment" in page and "class=card" in page
     assert not re.search(r'(?:src|href)="(?!#)', page)
     assert "<script" not in page and "@import" not in page
+    assert set(re.findall(r"https?://([\w.]+)", page)) == {"www.w3.org"}  # names of namespaces
     assert len(list((done / "figures").glob("*.png"))) == 7 and (done / "results.csv").exists()
     assert "Planted concepts" in page
     job = json.loads((done / "results.json").read_text())[0]
