@@ -16,7 +16,7 @@ def test_by_hand():
     found = divergences(csr_array([[2.0, 0.0], [1.0, 1.0], [0.0, 0.0]]))
     ln2, ln3 = np.log(2), np.log(3)
     h_m = 2 * ln2 - 0.75 * ln3
-    assert found.alive == 2
+    assert found.alive == 2 and found.reference == pytest.approx(h_m)
     np.testing.assert_array_equal(found.rows, [0, 1])
     np.testing.assert_allclose(found.entropy, [0.0, ln2])
     np.testing.assert_allclose(found.entropy_decrease, [1.0, (h_m - ln2) / h_m])

@@ -21,7 +21,8 @@ class Divergences(NamedTuple):
     rows (n,): positions of those rows. entropy: H(p), in nats. entropy_decrease: (H(m) - H(p)) /
     H(m). kl: KL(p || m) / ln(columns alive), which is at most about 1 whatever their number. js:
     Jensen-Shannon in bits, in [0, 1]. paper_kl: KL(m || p + 1e-9) in nats, the published one, which
-    mostly measures how many columns p leaves empty. alive: columns with a positive sum.
+    mostly measures how many columns p leaves empty. alive: columns with a positive sum. reference:
+    H(m), in nats.
     """
 
     rows: np.ndarray
@@ -31,6 +32,7 @@ class Divergences(NamedTuple):
     js: np.ndarray
     paper_kl: np.ndarray
     alive: int
+    reference: float
 
 
 def divergences(table: csr_array) -> Divergences:
@@ -55,6 +57,7 @@ def divergences(table: csr_array) -> Divergences:
         js / np.log(2),
         paper,
         alive,
+        reference,
     )
 
 

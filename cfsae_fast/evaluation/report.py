@@ -219,7 +219,8 @@ def _interpretability(jobs: list[dict[str, Any]]) -> Iterator[str]:
     if not found:
         return
     yield "<h2>Concepts: can the names be trusted?</h2>"
-    head = ["model", "concepts", "reading AUC", "shuffled", "knob AUC", "stated", "ECE",
+    yield "<p>In brackets: with tags moved to other items.</p>"
+    head = ["model", "concepts", "reading AUC", "hard negatives", "knob AUC", "stated", "ECE",
             "intruder (chance 0.2)", "share under boost, times random"]  # fmt: skip
     yield _table(head, [_trust(job, one) for job, one in found])
     planted = [[_name(job), *_planted(one["planted"])] for job, one in found if "planted" in one]
@@ -282,16 +283,15 @@ def _plane(axes: Any, one: dict[str, Any]) -> None:
 
 def _trust(job: dict[str, Any], one: dict[str, Any]) -> list[str]:
     real, null = one["detection"], one["shuffled"]
+    names = ("reading_auc_median", "balanced_accuracy_hard", "knob_auc_median", "stated_median")
+    others = [(one[name][key], null.get(name, {}).get(key), digits) for name, key, digits in (
+        ("intruder", "accuracy", 3), ("intervention", "share_over_random", 1))]  # fmt: skip
     return [
         _name(job),
         str(one["concepts"]),
-        _number(real["reading_auc_median"]),
-        _number(null["reading_auc_median"]),
-        _number(real["knob_auc_median"]),
-        _number(real["stated_median"]),
+        *(f"{_number(real[name])} ({_number(null[name])})" for name in names),
         _number(real["ece"]),
-        _number(one["intruder"]["accuracy"]),
-        _number(one["intervention"]["share_over_random"], 1),
+        *(f"{_number(value, n)} ({_number(other, n)})" for value, other, n in others),
     ]
 
 

@@ -65,6 +65,12 @@ def test_json_is_a_superset_and_parquet_holds_every_number(done):
         (polars.col("compat") == "corrected") & (polars.col("metric") == "reconstruct.kept")
     )
     assert one["value"].to_list() == [corrected["reconstruct"]["kept"]]
+    trust = jobs[0]["results"]["interpretability"]
+    null = trust["shuffled"]  # of each score
+    assert trust["detection"].keys() <= null.keys()
+    for name in ("strangers", "intruder", "intervention"):
+        assert trust[name].keys() == null[name].keys()
+    assert null["intruder"]["accuracy"] == pytest.approx(0.2, abs=0.08)
     ways = jobs[0]["results"]["steering"]["history"]["ways"]
     metric = f"history.ways.{steering.OURS}.segment_ndcg@0.13"
     point = table.filter((polars.col("compat") == "corrected") & (polars.col("metric") == metric))
@@ -207,6 +213,11 @@ def test_what_only_held_out_users_said_is_asked_of_the_reading():
     second = (1 * 10 + 0 * 5 + 0.5 * 5) / 20
     assert found["concepts"] == 2
     assert found["auc_median"] == pytest.approx((1 + second) / 2)
+    nothing = [
+        interpretability.strangers(fitted, cut, table, tags.names, shuffle=seed)["auc_median"]
+        for seed in range(40)
+    ]
+    assert np.nanmean(nothing) == pytest.approx(0.5, abs=0.08)
     genres = replace(tags, users=np.full(20, NOBODY, np.int32))
     cut.dataset = SimpleNamespace(training_tags=lambda users: genres.for_users(users))
     table = csr_array(genres.matrix(n_items)).astype(float)

@@ -42,18 +42,32 @@ def judge(fitted: Fitted, cut: Protocol, cell: Any) -> dict[str, Any]:
         return {"skipped": f"no concept is on {COMMON} items"}
     joined = scores.join(codes, told, n_latents)
     real = detected(fitted, codes, table, names, cell.seed)
-    null = detected(fitted, codes, detection.shuffled(table, seed=cell.seed), names, cell.seed)
     return {
         "concepts": len(names),
         "latents_to_tags": _spread(divergences(scores.by_tag(joined).T.tocsr())),
         "tags_to_latents": _spread(divergences(scores.by_latent(joined))),
         "detection": real,
-        "shuffled": null,
+        "shuffled": _shuffled(fitted, codes, table, names, cut, cell.seed),
         "strangers": strangers(fitted, cut, table, names),
         "intruder": intruder(codes, cut.test.inputs.rows(), cut.train.n_items, cell.seed),
         "intervention": intervention(fitted, codes, table, names, cut, cell.seed),
         "cards": cards(fitted, cut),
         **({"planted": planted.judge(fitted, cut, cell.data)} if _made_up(cell) else {}),
+    }
+
+
+def _shuffled(
+    fitted: Fitted, codes: Any, table: csr_array, names: tuple[str, ...], cut: Protocol, seed: int
+) -> dict[str, Any]:
+    """The scores of `judge` where tags (for intruder: codes) stand on other items than theirs."""
+    mixed = detection.shuffled(table, seed=seed)
+    order = np.random.default_rng([seed, 0x1E]).permutation(len(codes.indices))
+    moved = type(codes)(codes.indices[order], codes.values[order])
+    return {
+        **detected(fitted, codes, mixed, names, seed),
+        "strangers": strangers(fitted, cut, table, names, shuffle=seed),
+        "intruder": intruder(moved, cut.test.inputs.rows(), cut.train.n_items, seed),
+        "intervention": intervention(fitted, codes, mixed, names, cut, seed),
     }
 
 
@@ -95,8 +109,9 @@ def detected(
 
 
 def strangers(
-    fitted: Fitted, cut: Protocol, table: csr_array, names: tuple[str, ...]
-) -> dict[str, float]:
+    fitted: Fitted, cut: Protocol, table: csr_array, names: tuple[str, ...],
+    shuffle: int | None = None,
+) -> dict[str, float]:  # fmt: skip
     """Does a reading of all that training users said find what held-out users alone said?
 
     table (T, I): what training users said of `names`. Asked are items that validation and test
@@ -106,6 +121,8 @@ def strangers(
     others = cut.dataset.training_tags(np.concatenate([cut.split.val, cut.split.test]))
     at = {name: position for position, name in enumerate(others.names)}
     said = csr_array(others.matrix(table.shape[1]))[[at[name] for name in names]]
+    if shuffle is not None:
+        table, said = (detection.shuffled(one, seed=shuffle) for one in (table, said))
     heard = np.bincount(fitted.histories.items, minlength=table.shape[1]) >= trust.FEWEST_TAKEN
     seen = trust.activations(fitted, READ * fitted.sae.k)
     reading, areas = _reading(seen, table, heard), []
@@ -218,4 +235,6 @@ def _mask(table: csr_array, at: int) -> np.ndarray:
 def _spread(found: Any) -> dict[str, float]:
     each = ("entropy", "entropy_decrease", "kl", "js", "paper_kl")
     means = {name: float(np.mean(getattr(found, name))) for name in each if len(found.rows)}
-    return {**means, "rows": len(found.rows), "alive": found.alive}
+    if len(found.rows):
+        means["paper_kl_above_10"] = float(np.mean(found.paper_kl > 10))
+    return {**means, "rows": len(found.rows), "alive": found.alive, "reference": found.reference}
