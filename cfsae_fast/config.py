@@ -271,6 +271,7 @@ def from_dict(kind: type[Config], values: dict[str, Any], *, where: str = "confi
     Raises:
         ValueError: an unknown key (the message lists the known ones) or a value out of range.
     """
+    check(isinstance(values, dict), f"{where} must be a mapping, got {values!r}")
     known = [field.name for field in dataclasses.fields(kind)]
     unknown = sorted(set(values) - set(known))
     check(not unknown, f"{where} must have keys among {known}, got unknown {unknown}")

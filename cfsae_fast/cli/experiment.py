@@ -59,7 +59,12 @@ def _grid(name: str, overrides: tuple[str, ...]) -> rooms.Grid:
         path = Path(name)
         if not path.exists():
             raise ValueError(f"--grid must be a file or one of {sorted(rooms.NAMED)}, got {name!r}")
-        values = yaml.safe_load(path.read_text()) or {}
+        try:
+            values = yaml.safe_load(path.read_text()) or {}
+        except yaml.YAMLError as error:
+            raise ValueError(f"--grid must be YAML, got {error} in {name}") from error
+        if not isinstance(values, dict):
+            raise ValueError(f"--grid must hold keys and values, got {values!r} in {name}")
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals:

@@ -224,6 +224,30 @@ def test_what_only_held_out_users_said_is_asked_of_the_reading():
     assert interpretability.strangers(fitted, cut, table, tags.names)["concepts"] == 0
 
 
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        (["data"], "grid must be a mapping"),
+        ({"d": 4}, "at least one value of data, got none"),
+        ({"data": "x", "d": []}, "at least one value of d, got none"),
+        (
+            {"data": "x", "sae_training": {"epoch": 3}},
+            r"sae_training must have keys .* \['epoch'\]",
+        ),
+        ({"data": "x", "sae_config": {"spare": 9}}, r"spare must be in \[0, 4\], got 9"),
+        ({"data": "x", "cfae_training": 3}, "cfae_training must be a mapping"),
+    ],
+)
+def test_grids_that_cannot_be_are_refused_before_anything_is_trained(values, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        experiments.grid_from(values)
+    path = tmp_path / "grid.yaml"
+    path.write_text(json.dumps(values))
+    command = ["experiment", "reconstruction", "--grid", str(path), "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code != 0 and not (tmp_path / "out").exists()
+
+
 def test_unknown_settings_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"grid must have keys among .* unknown \['ks'\]"):
         experiments.grid_from({"data": "x", "ks": 3})

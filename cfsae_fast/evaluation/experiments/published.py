@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
+from cfsae_fast.config import SAEConfig, TrainConfig, from_dict
 from cfsae_fast.evaluation.experiments.grid import Grid
 
 _ADAM = {"batch_size": 1024, "weight_decay": 0.0, "monitor": "loss", "lr_decay": "constant"}
@@ -17,6 +18,7 @@ _VAE = {**_ADAM, "epochs": 25, "patience": 0, "lr": 1e-3}  # the last epoch is k
 _SAE = {**_ADAM, "epochs": 250, "patience": 50, "lr": 3e-4, "steps_per_epoch": None}
 _LABELLED = {**_SAE, "epochs": 1000, "patience": 250, "lr": 1e-4}
 _WIDTHS = {"elsa": (512, 1024, 2048), "multvae": (256, 512, 1024)}
+_SECTIONS = {"sae_config": SAEConfig, "sae_training": TrainConfig, "cfae_training": TrainConfig}
 _DATA: dict[str, dict[str, Any]] = {
     "ml-25m": {"filters": {"min_value": 4.0, "min_user": 5}},
     "msd": {"filters": {"min_item": 200, "min_user": 20}},
@@ -72,8 +74,11 @@ def grid_from(values: dict[str, Any]) -> Grid:
     """A grid from a mapping such as YAML gives; single values stand for lists of one.
 
     Raises:
-        ValueError: an unknown key, or a value out of range.
+        ValueError: not a mapping, an unknown key (of training or sae_config too), no data, an empty
+            list, or a value out of range.
     """
+    if not isinstance(values, dict):
+        raise ValueError(f"grid must be a mapping of keys to values, got {values!r}")
     known = {one.name for one in fields(Grid)}
     unknown = sorted(set(values) - set(known))
     if unknown:
@@ -83,4 +88,10 @@ def grid_from(values: dict[str, Any]) -> Grid:
         key: tuple(value) if isinstance(value, list) else (value,) if key in lists else value
         for key, value in values.items()
     }
-    return Grid(**fixed)
+    empty = [key for key in lists if key == "data" or key in fixed if not fixed.get(key)]
+    if empty:
+        raise ValueError(f"grid must have at least one value of {', '.join(empty)}, got none")
+    grid = Grid(**fixed)
+    for key, kind in _SECTIONS.items():
+        from_dict(kind, getattr(grid, key), where=key)
+    return grid
