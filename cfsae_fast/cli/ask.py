@@ -8,7 +8,9 @@ from typing import Any
 import click
 import numpy as np
 
-from cfsae_fast.cli.console import json_option, out, print_json, shown_id, table
+from cfsae_fast import steering
+from cfsae_fast.cli.console import json_option, note, out, print_json, shown_id, table
+from cfsae_fast.concepts.map import NO_KNOB
 from cfsae_fast.ids import Ids
 from cfsae_fast.recommender import Recommendations, SteerableRecommender
 
@@ -69,6 +71,16 @@ def entries(model: SteerableRecommender, found: Recommendations) -> list[dict[st
     ]
 
 
+def warn_of(model: SteerableRecommender, wish: str | None) -> None:
+    """Say of each concept of a wish whose knob finds its items no better than a coin."""
+    for turn in steering.per_row(wish, 1)[0]:
+        name = getattr(turn, "concept", None)
+        if isinstance(name, str):
+            found = model.concept_map.get(name)
+            if found.verdict == NO_KNOB:
+                note(f"{found.name}: {NO_KNOB} (confidence {found.confidence:.2f})")
+
+
 def show_entries(title: str, rows: list[dict[str, Any]]) -> None:
     columns = [[x["rank"], shown_id(x["item"]), x["title"], x["score"]] for x in rows]
     table(title, ["rank", "item", "title", "score"], columns)
@@ -108,6 +120,7 @@ def recommend(
         allow=listed(allow, loaded.fitted.item_ids),
         deny=listed(deny, loaded.fitted.item_ids),
     )
+    warn_of(loaded, wish)
     rows = entries(loaded, found)
     if as_json:
         print_json({"user": user, "steer": wish, "mode": mode, "items": rows})
@@ -137,6 +150,7 @@ def steer(
     asked = who(loaded, user, items)
     before = entries(loaded, loaded.recommend(**asked, n=n))
     after = entries(loaded, loaded.recommend(**asked, n=n, steer=wish, mode=mode))
+    warn_of(loaded, wish)
     if as_json:
         print_json({"steer": wish, "mode": mode, "before": before, "after": after})
         return

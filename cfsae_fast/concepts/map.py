@@ -17,6 +17,7 @@ from cfsae_fast.errors import ModelFormatError, UnknownConceptError, did_you_mea
 
 _ARRAYS = {"offsets": "i", "latents": "i", "weights": "f", "scores": "f", "counts": "i"}
 RELIABLE, WEAK = 0.75, 0.6  # confidence from which a knob is called so
+NO_KNOB = "no reliable knob"
 
 _DTYPES = {
     "offsets": np.int64,
@@ -50,7 +51,7 @@ class Concept(NamedTuple):
             return "not tested"
         if self.confidence >= RELIABLE:
             return "reliable"
-        return "weak" if self.confidence >= WEAK else "no reliable knob"
+        return "weak" if self.confidence >= WEAK else NO_KNOB
 
 
 @dataclass(frozen=True, eq=False)

@@ -165,7 +165,13 @@ def _serve_catalogue(app: FastAPI, recommender: SteerableRecommender, gate: Gate
         if fitted.concepts is None:
             return []
         return [
-            {"name": one.name, "n_items": one.n_items, "latents": one.latents.tolist()}
+            {
+                "name": one.name,
+                "n_items": one.n_items,
+                "latents": one.latents.tolist(),
+                "confidence": one.confidence if np.isfinite(one.confidence) else None,
+                "knob": one.verdict,
+            }
             for one in fitted.concepts.browse(search)[:limit]
         ]
 

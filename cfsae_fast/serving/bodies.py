@@ -26,9 +26,14 @@ class Answer(BaseModel):
 
 
 class ConceptEntry(BaseModel):
+    """confidence: how often the knob lifts an item of the concept above one without it, as
+    `Concept.confidence` (None: not tested); knob: that in words, such as "no reliable knob"."""
+
     name: str
     n_items: int
     latents: list[int]
+    confidence: float | None
+    knob: str
 
 
 class ItemEntry(BaseModel):

@@ -1,6 +1,7 @@
 """The command line as a newcomer meets it: every command runs, every mistake is explained."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -60,6 +61,20 @@ def test_recommend_equals_the_library(trained, ask):
     np.testing.assert_allclose([one["score"] for one in found["items"]], want.scores, rtol=1e-6)
     denied = ask("recommend", trained / "model", "--items", "1,2", "-n", 3, "--deny", "5,6")
     assert not {1, 2, 5, 6} & {one["item"] for one in denied["items"]}
+
+
+@pytest.mark.parametrize("command", ["steer", "recommend"])
+def test_a_knob_that_is_none_is_said_to_be(trained, tmp_path, capsys, command):
+    fitted = SteerableRecommender.load(trained / "model").fitted
+    told = np.full(len(fitted.concepts.names), 0.9)
+    told[0] = 0.52
+    found = replace(fitted, concepts=replace(fitted.concepts, confidence=told))
+    model = str(SteerableRecommender.from_fitted(found).save(tmp_path / "model"))
+    bad, good = fitted.concepts.names[:2]
+    for wish, said in ((f"{bad}=0.3, #3=0.1", True), (f"{good}=0.3", False)):
+        asked = [wish] if command == "steer" else ["--steer", wish]
+        assert main([command, model, *asked, "--items", "1"]) == 0
+        assert (f"{bad}: no reliable knob (confidence 0.52)" in capsys.readouterr().err) is said
 
 
 def test_steer_explain_concepts_info(trained, ask):

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -83,11 +84,24 @@ def test_wrong_requests_are_named(client, body, words):
     assert words in answer.text
 
 
+def test_clients_are_told_how_far_a_knob_can_be_trusted():
+    fitted = make_fitted()
+    told = np.array([0.9, 0.55, np.nan])[: len(fitted.concepts.names)]
+    sure = replace(fitted, concepts=replace(fitted.concepts, confidence=told))
+    app = make_app(SteerableRecommender.from_fitted(sure))
+    with testclient.TestClient(app) as client:
+        entries = {one["name"]: one for one in client.get("/concepts").json()}
+    knobs = [entries[name]["knob"] for name in fitted.concepts.names]
+    assert knobs == ["reliable", "no reliable knob", "not tested"]
+    assert entries[fitted.concepts.names[1]]["confidence"] == pytest.approx(0.55)
+
+
 def test_concepts_and_items(client):
     names = [one["name"] for one in client.get("/concepts").json()]
     assert names == ["anime", "horror", "film noir"]
     (found,) = client.get("/concepts", params={"search": "noir"}).json()
     assert found["latents"] == [3, 10]
+    assert (found["confidence"], found["knob"]) == (None, "not tested")
     found = client.get("/items", params={"search": "I8", "limit": 3, "offset": 1}).json()
     assert [one["item"] for one in found] == ["i80", "i81", "i82"]
     every = client.get("/items", params={"limit": 1000}).json()
