@@ -9,11 +9,11 @@ from typing import Any
 
 import click
 
-from cfsae_fast import evaluation, io
+from cfsae_fast import concepts, evaluation, io
 from cfsae_fast.cli.console import err, json_option, note, out, print_json, table
 from cfsae_fast.cli.settings import Settings, read_settings
 from cfsae_fast.data import Dataset, load
-from cfsae_fast.recommender import SteerableRecommender, labelling, llm_names
+from cfsae_fast.recommender import SteerableRecommender, labelling, llm_names, probing
 
 
 def train_on(
@@ -107,7 +107,11 @@ def train(
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("source")
-@click.option("--method", help="How tags find latents; see the documentation of concepts.")
+@click.option(
+    "--method",
+    type=click.Choice([*concepts.METHODS, probing.METHOD]),
+    help="How tags find latents (default: lift).",
+)
 @click.option("--top", type=int, help="How many latents a concept may have.")
 @click.option("--min-tag", default=1, show_default=True, help="Fewest assignments of a tag.")
 @click.option("--llm-url", help="Ask this OpenAI-compatible URL to name latents without a tag.")

@@ -4,6 +4,7 @@ from cfsae_fast.recommender.core import Recommendations, SteerableRecommender
 from cfsae_fast.recommender.explaining import Explanation, HistoryShare, LatentShare
 from cfsae_fast.recommender.fitted import Fitted
 from cfsae_fast.recommender.live import LiveProfile
+from cfsae_fast.recommender.probing import turned
 
 __all__ = [
     "Explanation",
@@ -13,4 +14,5 @@ __all__ = [
     "LiveProfile",
     "Recommendations",
     "SteerableRecommender",
+    "turned",
 ]

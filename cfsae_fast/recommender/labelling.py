@@ -13,7 +13,7 @@ from cfsae_fast import concepts
 from cfsae_fast.data import OUTSIDE, Tags
 from cfsae_fast.ids import Ids
 from cfsae_fast.ops import Code
-from cfsae_fast.recommender import trust
+from cfsae_fast.recommender import probing, trust
 from cfsae_fast.recommender.fitted import Fitted
 
 CHUNK = 8192  # items encoded at a time
@@ -36,19 +36,13 @@ def label(
 ) -> Fitted:
     """The model with concepts from `tags`, whose item positions are the model's.
 
-    method, top: as `concepts.build`; None: its defaults.
+    method, top: as `probing.mapped`; None: its defaults.
     """
     codes, matrix = item_codes(fitted), tags.matrix(len(fitted.item_ids))
-    chosen = {
-        name: value for name, value in (("method", method), ("top", top)) if value is not None
-    }
     popularity = np.bincount(fitted.histories.items, minlength=len(fitted.item_ids))
-    found = concepts.build(
-        codes, matrix, tags.names, fitted.sae.n_latents, popularity=popularity, **chosen
-    )
-    sure = trust.confidence(
-        fitted, codes, matrix, tags.names, seed=LABEL_SEED, popularity=popularity, **chosen
-    )
+    how = {"method": method, "top": top, "popularity": popularity}
+    found = probing.mapped(fitted, codes, matrix, tags.names, **how)
+    sure = trust.confidence(fitted, codes, matrix, tags.names, seed=LABEL_SEED, **how)
     carriers = (matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32))
     found = replace(found, confidence=sure, carriers=carriers)
     names = concepts.latent_names(codes, matrix, tags.names, fitted.sae.n_latents)

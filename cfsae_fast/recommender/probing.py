@@ -8,15 +8,21 @@ pursuit writes it as a few atoms with weights >= 0. How far a wish moves a user 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cfsae_fast import concepts
 from cfsae_fast.concepts import ConceptMap
 from cfsae_fast.inference import pursuit
+from cfsae_fast.ops import Code
 from cfsae_fast.recommender.fitted import Fitted
 from cfsae_fast.steering import Add, Turns
 
+if TYPE_CHECKING:
+    from cfsae_fast.recommender.core import SteerableRecommender
+
+METHOD = "probe"  # of a map, beside concepts.METHODS
 # Times the mean eigenvalue of the items' second moments. 1, 10 and 100 find items of anime-5k's
 # genres that were not shown with the same AUC within 0.01.
 RIDGE = 10.0
@@ -77,10 +83,48 @@ def build(fitted: Fitted, tags: Any, names: tuple[str, ...], *, top: int = TOP) 
         scores=code.values[:, 0] if code.values.shape[1] else np.zeros(len(names)),
         counts=np.diff(tags.indptr),
         reasons=dict.fromkeys(empty, "no latent points to its items"),
-        method="probe",
+        method=METHOD,
         n_latents=fitted.sae.n_latents,
         top=top,
     )
+
+
+def mapped(
+    fitted: Fitted, codes: Code, tags: Any, names: tuple[str, ...], *, method: str | None = None,
+    top: int | None = None, popularity: np.ndarray | None = None,
+) -> ConceptMap:  # fmt: skip
+    """The map of tags (T, I) by a method of `concepts.build`, or by METHOD of this room; None:
+    their defaults. codes, popularity: as `concepts.build`.
+    """
+    given = {} if top is None else {"top": top}
+    if method == METHOD:
+        return build(fitted, tags, names, **given)
+    if method is not None and method not in concepts.METHODS:
+        raise ValueError(f"method must be one of {(*concepts.METHODS, METHOD)}, got {method!r}")
+    given |= {} if method is None else {"method": method}
+    return concepts.build(codes, tags, names, fitted.sae.n_latents, popularity=popularity, **given)
+
+
+def turned(
+    model: SteerableRecommender, concept: str, strength: float, users: Any = None, *,
+    histories: Any = None,
+) -> list[Turns]:  # fmt: skip
+    """What `recommend` takes as steer to move each user `toward` a concept, by their own pull.
+
+    >>> model.label(tags, method="probe")
+    >>> model.recommend(users, steer=turned(model, "film noir", 0.3, users))
+
+    users, histories: as `recommend`. Of the ways to steer that are compared in docs/findings.md
+    this one leaves most of a user's list for what it gives.
+
+    Raises:
+        UnknownConceptError, UnknownIdError, ValueError: as `toward` and `recommend`.
+    """
+    embedding = model.embed(users, histories=histories)
+    return [
+        toward(model.fitted, model.concept_map, concept, strength, pull=pull)
+        for pull in pulls(model.fitted, embedding).tolist()
+    ]
 
 
 def toward(

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from cfsae_fast import concepts
 from cfsae_fast.concepts import ConceptMap, detection
 from cfsae_fast.errors import require_extra
 from cfsae_fast.ops import Code, topk_encode
+from cfsae_fast.recommender import probing
 from cfsae_fast.recommender.fitted import Fitted
 
 if TYPE_CHECKING:
@@ -96,14 +96,13 @@ def confidence(
     """Cross-fitted `knob_auc` (T,), each half of the items asked by the other half's map.
 
     Drawn towards the average concept by PRIOR_ITEMS; NaN for concepts of under FEWEST_ITEMS items
-    that were taken. how: as `concepts.build`.
+    that were taken. how: as `probing.mapped`.
     """
     parts = detection.halves(carried, seed=seed)
     areas = [
-        knob_auc(fitted, concepts.build(codes, known, names, fitted.sae.n_latents, **how),
-                 unseen, carried)
+        knob_auc(fitted, probing.mapped(fitted, codes, known, names, **how), unseen, carried)
         for known, unseen in (parts, parts[::-1])
-    ]  # fmt: skip
+    ]
     heard = np.bincount(fitted.histories.items, minlength=len(fitted.item_ids)) >= FEWEST_TAKEN
     sizes = ((carried != 0).astype(np.float64)) @ heard.astype(np.float64)
     area = np.where(sizes >= FEWEST_ITEMS, np.mean(areas, axis=0), np.nan)
