@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from cfsae_fast.evaluation.teaser import Teaser
 from cfsae_fast.evaluation.tradeoff import Steerer
@@ -22,6 +23,7 @@ STRENGTHS = (
     0.0, 0.02, 0.04, 0.06, 0.08, 0.1, 0.13, 0.16, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0,
 )  # fmt: skip
 RERANK = (0.0, 0.1, 0.2, 0.4, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0)
+CHUNK = 1024  # users whose scores of all items are held at a time
 TURNS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
 
 
@@ -86,15 +88,18 @@ def probe(fitted: Fitted, wishes: Wishes, *, n: int = 20) -> Steerer:
 
 def rerank(fitted: Fitted, wishes: Wishes, *, n: int = 20) -> Steerer:
     """score + t * (the row's standard deviation of scores) where the known tag is."""
-    known = (wishes.known > 0).toarray()
-    scores = fitted.cfae.decode(fitted.cfae.encode(wishes.inputs)).astype(np.float64)
-    lift = scores.std(axis=1, keepdims=True) * known[wishes.tag]
-    return Steerer("tag re-ranking", RERANK, _by_score(lambda t: scores + t * lift, n), True)
+    known, embedding = (wishes.known > 0).toarray(), fitted.cfae.encode(wishes.inputs)
+
+    def scores(t: float, users: slice) -> np.ndarray:
+        plain = fitted.cfae.decode(embedding[users]).astype(np.float64)
+        return plain + t * plain.std(axis=1, keepdims=True) * known[wishes.tag[users]]
+
+    return Steerer("tag re-ranking", RERANK, _by_score(scores, n), True)
 
 
-def teaser(model: Teaser, wishes: Wishes, histories: object, *, n: int = 20) -> Steerer:
+def teaser(model: Teaser, wishes: Wishes, histories: csr_array, *, n: int = 20) -> Steerer:
     """TEASER's profile with the wished tag turned; histories: (B, I) CSR of the inputs."""
-    score = _by_score(lambda t: model.scores(histories, wishes.tag, t), n)
+    score = _by_score(lambda t, at: model.scores(histories[at], wishes.tag[at], t), n)
     return Steerer("TEASER", TURNS, score, True)
 
 
@@ -119,10 +124,19 @@ def _listed(fitted: Fitted, inputs: Rows, turns: list, mode: str, n: int, seen: 
     return pipeline.top(fitted, moved, n, seen=seen).ids
 
 
-def _by_score(scores: Callable[[float], np.ndarray], n: int) -> Callable[[float, Rows], np.ndarray]:
+def _by_score(
+    scores: Callable[[float, slice], np.ndarray], n: int
+) -> Callable[[float, Rows], np.ndarray]:
+    """Lists by scores(strength, users) of all items, CHUNK users at a time."""
+
     def ranked(t: float, seen: Rows) -> np.ndarray:
-        masked = scores(t).copy()
-        masked[np.repeat(np.arange(len(masked)), np.diff(seen.offsets)), seen.items] = -np.inf
+        count = len(seen.offsets) - 1
+        blocks = [slice(low, min(low + CHUNK, count)) for low in range(0, count, CHUNK)]
+        return np.concatenate([block(t, seen, users) for users in blocks])
+
+    def block(t: float, seen: Rows, users: slice) -> np.ndarray:
+        masked, own = scores(t, users), seen.take(np.arange(users.start, users.stop))
+        masked[np.repeat(np.arange(len(masked)), np.diff(own.offsets)), own.items] = -np.inf
         best = np.argpartition(-masked, n, axis=1)[:, :n]
         order = np.argsort(-np.take_along_axis(masked, best, axis=1), axis=1, kind="stable")
         return np.take_along_axis(best, order, axis=1)

@@ -15,6 +15,8 @@ from cfsae_fast import metrics
 from cfsae_fast.evaluation.wishes import Wishes
 from cfsae_fast.ops import Rows
 
+CHUNK = 1024  # users whose lists are looked up in all concepts at a time
+
 
 class Steerer(NamedTuple):
     """A way to steer: `recommend(strength, seen)` gives everybody's top-n item positions (B, n),
@@ -157,9 +159,13 @@ def bootstrap(
 
 def concept_shares(ids: np.ndarray, carried: np.ndarray) -> np.ndarray:
     """Share of each user's list that carries each concept: (B, n), (T, I) -> (B, T)."""
-    real = ids >= 0
-    found = carried[:, np.where(real, ids, 0)] & real
-    return (found.sum(axis=2) / np.maximum(real.sum(axis=1), 1)).T
+    shares = np.empty((len(ids), len(carried)))
+    for low in range(0, len(ids), CHUNK):
+        part = ids[low : low + CHUNK]
+        real = part >= 0
+        found = carried[:, np.where(real, part, 0)] & real
+        shares[low : low + CHUNK] = (found.sum(axis=2) / np.maximum(real.sum(axis=1), 1)).T
+    return shares
 
 
 def collateral(before: np.ndarray, after: np.ndarray, tag: np.ndarray) -> float:

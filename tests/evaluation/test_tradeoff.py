@@ -1,15 +1,17 @@
 """Trade-off numbers worked out by hand; wishes that leak nothing; TEASER's closed form."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
 from cfsae_fast.data import generate
-from cfsae_fast.evaluation import prepare, teaser, tradeoff
+from cfsae_fast.evaluation import prepare, steerers, teaser, tradeoff
 from cfsae_fast.evaluation.tradeoff import Curve, bootstrap
 from cfsae_fast.evaluation.wishes import fair_wishes, known_tags, paper_wishes
+from cfsae_fast.ops import Rows
 
 
 def test_hypervolume_by_hand():
@@ -41,6 +43,47 @@ def test_gini_diversity_and_collateral_by_hand():
     np.testing.assert_allclose(shares, [[0.5, 0.5], [0, 1]])
     before, after = np.array([[0.5, 0.5]]), np.array([[1.0, 0.2]])
     assert tradeoff.collateral(before, after, np.array([0])) == pytest.approx(0.3)
+
+
+def test_a_whole_curve_by_hand():
+    """Two users, four items, two concepts; strength 1 swaps the first user's second item."""
+    lists = {0.0: np.array([[0, 1], [2, 1]]), 1.0: np.array([[0, 3], [2, 1]])}
+    steerer = tradeoff.Steerer("x", (0.0, 1.0), lambda t, seen: lists[t])
+    rows = [Rows(np.array([0, 1, 2]), np.array(items, np.int32)) for items in ([1, 1], [3, 3])]
+    empty = Rows(np.zeros(3, np.int64), np.empty(0, np.int32))
+    wishes = SimpleNamespace(inputs=empty, personal=rows[0], segment=rows[1], barred=empty,
+                             tag=np.array([1, 1]))  # fmt: skip
+    carried = np.array([[True, True, False, False], [False, False, False, True]])
+    eye = np.eye(4)
+    found = tradeoff.curve(steerer, wishes, carried=carried, popularity=np.array([9, 5, 1, 0]),
+                           items=eye, n=2)  # fmt: skip
+    second = 1 / np.log2(3)
+    np.testing.assert_allclose(found.personal_ndcg, [[second, second], [0, second]])
+    np.testing.assert_allclose(found.segment_ndcg, [[0, 0], [second, 0]])
+    np.testing.assert_allclose(found.personal_recall, [[1, 1], [0, 1]])
+    np.testing.assert_allclose(found.segment_recall, [[0, 0], [1, 0]])
+    # the other concept, 0, falls from 1 to 1/2 for one of two users
+    np.testing.assert_allclose(found.collateral, [0, 0.25])
+    # one of four slots goes from 5 interactions to 0
+    np.testing.assert_allclose(found.popularity, [0, -np.log(6) / 4])
+    np.testing.assert_allclose(found.coverage, [3 / 4, 1])
+    np.testing.assert_allclose(found.gini, [tradeoff.gini(np.array([1, 2, 1, 0])), 0])
+    np.testing.assert_allclose(found.diversity, [1, 1])
+
+
+def test_blocks_of_users_change_nothing(rng, monkeypatch):
+    ids, carried = rng.integers(-1, 9, size=(20, 4)), rng.random((5, 9)) < 0.5
+    scores = rng.random((20, 9))
+    seen = Rows(np.arange(21), rng.integers(0, 9, 20).astype(np.int32))
+    found = []
+    for chunk in (3, 100):
+        monkeypatch.setattr(tradeoff, "CHUNK", chunk)
+        monkeypatch.setattr(steerers, "CHUNK", chunk)
+        ranked = steerers._by_score(lambda t, users: t * scores[users], 4)
+        found.append((tradeoff.concept_shares(ids, carried), ranked(2.0, seen)))
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert not (found[0][1] == seen.items[:, None]).any()
 
 
 def curve_of(personal, segment):
@@ -138,6 +181,18 @@ def test_teaser_closed_form_is_the_gradient_optimum(rng, shape):
     for _ in range(5):
         nudged = replace(closed, encoder=closed.encoder + 1e-3 * rng.normal(size=(shape[1], 6)))
         assert teaser.objective(nudged, histories, 2.0, 0.5) > best
+
+
+def test_teaser_descends_where_eigenvectors_are_too_many(rng, monkeypatch):
+    histories = csr_array((rng.random((40, 25)) < 0.3).astype(float))
+    tags, asked = (rng.random((6, 25)) < 0.3).astype(float), []
+    closed, real = teaser.fit(histories, tags), teaser.fit_by_gradient
+    monkeypatch.setattr(teaser, "LARGEST", 24)
+    monkeypatch.setattr(
+        teaser, "fit_by_gradient", lambda *given, **how: asked.append(how) or real(*given, **how)
+    )
+    np.testing.assert_allclose(teaser.fit(histories, tags).encoder, closed.encoder, atol=1e-5)
+    assert len(asked) == 1
 
 
 def test_teaser_turns_the_tag(rng):
