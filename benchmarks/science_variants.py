@@ -2,12 +2,17 @@
 
 k64: k falls from 64 over the first half of the steps. several: the losses of k and of 4 k
 (SAEConfig.wide_loss). jumprelu: a learned threshold per latent, k of them on average, at most 4 k
-(Rajamanoharan et al. 2024, arXiv 2407.14435). kaux*: AuxK with so many latents per d. Judged as the
-experiment `reconstruction` does; base models in --out are not trained again.
+(Rajamanoharan et al. 2024, arXiv 2407.14435). kaux*: AuxK with so many latents per d. matryoshka:
+the losses of the first 1/16 and 1/4 of the latents too (Bussmann et al. 2025, arXiv 2503.17547).
+ranking: also KL of the base model's softmax over all items and of that of the reconstruction,
+through the frozen decoder. untied: an encoder that starts as the published one, not as the
+dictionary. Judged as the experiment `reconstruction` does; base models in --out are not trained
+again.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +34,7 @@ from cfsae_fast.ops import PADDING, Code, Encoded
 from cfsae_fast.training.spares import with_spares, without_spares
 
 START_K = 64
+PREFIXES, KL_WEIGHT = (1 / 16, 1 / 4), 1.0
 BANDWIDTH, SPARSITY = 0.2, 0.05  # of jumprelu: its gradient's window, the weight of its k
 
 
@@ -45,6 +51,47 @@ class FallingK(SparseAutoencoder):
     def loss(self, embedding: Tensor, *, generator: torch.Generator, step: int):
         self.step = step
         return super().loss(embedding, generator=generator, step=step)
+
+
+class Matryoshka(SparseAutoencoder):
+    """The loss, and that of the code's latents among the first PREFIXES of all, for each."""
+
+    def loss(self, embedding: Tensor, *, generator: torch.Generator, step: int):
+        loss, logged = super().loss(embedding, generator=generator, step=step)
+        (indices, values), stats = self._encode_training(embedding)
+        target = self._target(embedding, stats)
+        for share in PREFIXES:
+            first = indices < round(share * self.n_latents)  # padding, -1, has the value 0
+            code = Code(torch.where(first, indices, PADDING), torch.where(first, values, 0.0))
+            loss = loss + self._distance(
+                ops.sparse_decode(code, self.dictionary, self.bias), target
+            )
+        return loss, {**logged, "loss": loss.detach()}
+
+
+class Ranking(SparseAutoencoder):
+    """The loss, and KL_WEIGHT times the mean KL between softmaxes of base and decoded scores."""
+
+    scores_of: Callable[[Tensor], Tensor]
+
+    def loss(self, embedding: Tensor, *, generator: torch.Generator, step: int):
+        loss, logged = super().loss(embedding, generator=generator, step=step)
+        decoded = self.decode(Encoded(*self._encode_training(embedding)))
+        with torch.no_grad():
+            wanted = self.scores_of(embedding).log_softmax(dim=1)
+        found = self.scores_of(decoded).log_softmax(dim=1)
+        kl = nn.functional.kl_div(found, wanted, reduction="batchmean", log_target=True)
+        return loss + KL_WEIGHT * kl, {**logged, "kl": kl.detach()}
+
+
+class Untied(SparseAutoencoder):
+    """The encoder starts as compat "paper" has it."""
+
+    def __init__(self, d: int, config: SAEConfig, *, generator: torch.Generator) -> None:
+        super().__init__(d, config, generator=generator)
+        bound = (6 / self.n_latents) ** 0.5
+        with torch.no_grad():
+            self.encoder.uniform_(-bound, bound, generator=generator)
 
 
 class JumpReLU(SparseAutoencoder):
@@ -109,6 +156,9 @@ def variants(d: int) -> dict[str, Variant]:
         "default": Variant(),
         "k64": Variant(FallingK),
         "several": Variant(settings={"wide_loss": 1 / 8}),
+        "matryoshka": Variant(Matryoshka),
+        "ranking": Variant(Ranking),
+        "untied": Variant(Untied),
         "jumprelu": Variant(JumpReLU, {"spare": 0.0}),
         **{f"kaux{share}": Variant(settings={"k_aux": round(d * share)}) for share in (0.25, 1, 2)},
     }
@@ -124,7 +174,7 @@ def judge(bench: Bench, cell: Any, one: Variant, steps: int) -> dict[str, Any]:
     )
     generator = torch.Generator().manual_seed(cell.seed)
     model = one.kind(base.d, with_spares(sae, base.d, sampler.n_rows), generator=generator)
-    model.steps = steps
+    model.steps, model.scores_of = steps, base.requires_grad_(False).decode
     model.start_from(torch.cat([sampler.batch(at) for at in range(8)]))
     training.train(model, sampler, config)
     network = without_spares(model, sae, sampler.whole(1024)).network()

@@ -9,6 +9,7 @@ import torch
 
 from benchmarks import science_variants as room
 from cfsae_fast.config import SAEConfig
+from cfsae_fast.models import SparseAutoencoder
 
 D, L, K = 12, 40, 3
 
@@ -66,14 +67,49 @@ def test_jumprelu_learns_its_thresholds_and_serves_by_them():
     torch.testing.assert_close(model.thresholds.grad, want.detach(), atol=1e-6, rtol=1e-4)
 
 
+def dense(model, x, first=None):
+    """(B, L) codes with their zeros; of the first latents alone where that is said."""
+    (indices, values), _ = model._encode_training(x)
+    code = torch.zeros(len(x), L).scatter(1, indices.clamp_min(0).long(), values.detach())
+    code[:, first if first is not None else L :] = 0
+    return code
+
+
+def test_matryoshka_adds_the_losses_of_prefixes():
+    x, plain, model = embeddings(), made(SparseAutoencoder), made(room.Matryoshka)
+    _, stats = model._encode_training(x)
+    u = (x - stats.mean[:, None]) / stats.std[:, None]
+    want = loss_at(plain, x)[0].detach()
+    for first in (2, 10):  # L / 16, rounded to even, and L / 4
+        want += (dense(model, x, first) @ model.dictionary + model.bias - u).square().mean()
+    assert loss_at(model, x)[0].item() == pytest.approx(want.item(), rel=1e-5)
+
+
+def test_ranking_adds_the_divergence_of_what_is_recommended():
+    x, plain, model = embeddings(), made(SparseAutoencoder), made(room.Ranking)
+    items = torch.randn(9, D, generator=torch.Generator().manual_seed(4))
+    model.scores_of = lambda embedding: embedding @ items.T
+    _, stats = model._encode_training(x)
+    told = stats.mean[:, None] + stats.std[:, None] * (
+        dense(model, x) @ model.dictionary + model.bias
+    )
+    p, q = ((one @ items.T).softmax(1).double() for one in (x, told))
+    kl = (p * (p / q).log()).sum(1).mean()
+    loss, logged = loss_at(model, x)
+    assert logged["kl"].item() == pytest.approx(kl.item(), rel=1e-4) and kl > 0.01
+    assert loss.item() == pytest.approx((loss_at(plain, x)[0] + kl).item(), rel=1e-4)
+    loss.backward()
+    assert model.encoder.grad.abs().max() > 0
+
+
 def test_the_command_writes_a_row_per_variant(monkeypatch, tmp_path):
-    path = tmp_path / "v.json"
+    path, names = tmp_path / "v.json", ["k64", "jumprelu", "matryoshka", "ranking", "untied"]
     monkeypatch.setattr(sys, "argv", ["x", "--quick", "--k", "3", "--seeds", "42", "--steps", "5",
-                        "--variants", "k64", "jumprelu", "--out", str(tmp_path), "--json",
+                        "--variants", *names, "--out", str(tmp_path), "--json",
                         str(path)])  # fmt: skip
     room.main()
     rows = json.loads(path.read_text())["rows"]
     kept = [one for one in rows if one["metric"] == "ndcg_kept" and "seed=42 rec" in one["case"]]
-    assert [one["case"].split()[0] for one in kept] == ["k64", "jumprelu"]
+    assert [one["case"].split()[0] for one in kept] == names
     assert all(0 < one["value"] < 1.2 for one in kept)
-    assert pytest.approx(kept[0]["value"]) != kept[1]["value"]
+    assert len({round(one["value"], 6) for one in kept}) > 3
