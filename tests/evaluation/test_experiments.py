@@ -316,7 +316,13 @@ def test_any_number_of_workers_and_any_batch_leave_the_same_numbers(done, tmp_pa
     jobs = json.loads((done / "results.json").read_text())
     alone = found_in(jobs, chosen)
     assert {name for name, _ in alone[0]} == set(chosen) and len(alone[0]) > 200
-    assert experiments.run(grid, chosen, tmp_path, workers=2) == jobs  # whole curves too
+    said = []
+    again = experiments.run(grid, chosen, tmp_path, workers=2, say=said.append)
+    assert again == jobs  # whole curves too
+    assert said[0] == "trained base model 1 / 1" and [x[:8] for x in said[1:]] == [
+        "done 1 /",
+        "done 2 /",
+    ]
     for module, name in ((reconstruction, "CHUNK"), (pursuit, "ROWS"), (labelling, "CHUNK")):
         monkeypatch.setattr(module, name, 7)
     shutil.rmtree(tmp_path / "cells")  # the models stay, and are judged anew

@@ -167,7 +167,8 @@ def _together(
         workers, mp_context=spawn, initializer=_start_worker, initargs=(grid, folder, threads)
     ) as pool:
         bases = list({cell.base: cell for cell in todo}.values())
-        list(pool.map(_train_base, bases))
+        for at, _ in enumerate(pool.map(_train_base, bases), start=1):
+            say(f"trained base model {at} / {len(bases)}")
         for cell in pool.map(_judge_here, todo, itertools.repeat(experiments)):
             say(f"done {names[cell]}")
 
