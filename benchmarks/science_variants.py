@@ -1,13 +1,15 @@
 """Ways to train an SAE beside the default: what they keep. Most did not become options.
 
-k64: k falls from 64 over the first half of the steps. several: the losses of k and of 4 k
-(SAEConfig.wide_loss). jumprelu: a learned threshold per latent, k of them on average, at most 4 k
-(Rajamanoharan et al. 2024, arXiv 2407.14435). kaux*: AuxK with so many latents per d. matryoshka:
-the losses of the first 1/16 and 1/4 of the latents too (Bussmann et al. 2025, arXiv 2503.17547).
-ranking: also KL of the base model's softmax over all items and of that of the reconstruction,
-through the frozen decoder. untied: an encoder that starts as the published one, not as the
-dictionary. Judged as the experiment `reconstruction` does; base models in --out are not trained
-again.
+plain: without what FEW_ROWS gives but spare latents; wide, noise: with that one of it, and spare
+latents. constant: the loss of 4 k does not fall. spare*: another share of spare latents. woken: no
+spare latents; the biases of latents that no training row fires are raised until one does, at the
+end. The others are as plain, and: k64: k falls from 64 over the first half of the steps. jumprelu:
+no spare latents; a learned threshold per latent, k of them on average, at most 4 k (Rajamanoharan
+et al. 2024, arXiv 2407.14435). kaux*: AuxK with so many latents per d. matryoshka: the losses of
+the first 1/16 and 1/4 of the latents too (Bussmann et al. 2025, arXiv 2503.17547). ranking: also KL
+of the base model's softmax over all items and of that of the reconstruction, through the frozen
+decoder. untied: an encoder that starts as the published one, not as the dictionary. Judged as the
+experiment `reconstruction` does; base models in --out are not trained again.
 """
 
 from __future__ import annotations
@@ -24,17 +26,19 @@ from torch import Tensor, nn
 from benchmarks.record import arguments, finish
 from benchmarks.science import rows_of
 from cfsae_fast import ops, training
-from cfsae_fast.config import SAEConfig, TrainConfig
+from cfsae_fast.config import WIDE_SHARE, SAEConfig, TrainConfig
 from cfsae_fast.evaluation.experiments import Grid, reconstruction
 from cfsae_fast.evaluation.experiments.bench import Bench, assembled
 from cfsae_fast.inference import SAENetwork
 from cfsae_fast.models import SparseAutoencoder
 from cfsae_fast.models.sae import WIDER
 from cfsae_fast.ops import PADDING, Code, Encoded
-from cfsae_fast.training.spares import with_spares, without_spares
+from cfsae_fast.reference import row_stats
+from cfsae_fast.training.spares import settled, with_spares, without_spares
 
 START_K = 64
 PREFIXES, KL_WEIGHT = (1 / 16, 1 / 4), 1.0
+WAKING_ROUNDS, WAKING_SLACK = 32, 1e-4
 BANDWIDTH, SPARSITY = 0.2, 0.05  # of jumprelu: its gradient's window, the weight of its k
 
 
@@ -145,39 +149,86 @@ class _Jumping(SAENetwork):
         )
 
 
+class Constant(SparseAutoencoder):
+    """The loss of 4 k keeps its weight."""
+
+    def wide_weight(self, step: int) -> float:
+        return self.config.wide_loss
+
+
+@torch.no_grad()
+def wake(model: SparseAutoencoder, embedding: Tensor) -> int:
+    """Raise the bias of latents that no row fires, each to pass what one row's code has least of.
+
+    A row wakes one latent, and none where that least one has no other row. Returns how many were
+    silent; who wakes may send others to sleep.
+    """
+    k, target = model.config.k, model._target(embedding, row_stats(embedding))
+    activation = (target - model.bias) @ model.encoder.T + model.encoder_bias
+    top = activation.topk(k, dim=1)
+    counts = np.bincount(top.indices[top.values > 0].numpy(), minlength=model.n_latents)
+    least, level = top.indices[:, -1].numpy(), top.values[:, -1].clamp_min(0)
+    silent = np.flatnonzero(counts == 0)
+    lacks, free = (level[:, None] - activation[:, silent]).numpy(), np.ones(len(least), dtype=bool)
+    for at in np.argsort(lacks.min(axis=0)):
+        fit = np.where(free & (counts[least] > 1), lacks[:, at], np.inf)
+        row = int(fit.argmin())
+        if np.isfinite(fit[row]):
+            free[row] = False
+            counts[least[row]] -= 1
+            model.encoder_bias[silent[at]] += float(fit[row]) + WAKING_SLACK
+    return len(silent)
+
+
 @dataclass(frozen=True)
 class Variant:
     kind: type[SparseAutoencoder] = SparseAutoencoder
     settings: dict[str, Any] = field(default_factory=dict)
+    woken: bool = False
 
 
 def variants(d: int) -> dict[str, Variant]:
+    plain = {"wide_loss": 0.0, "noise": 0.0}
     return {
         "default": Variant(),
-        "k64": Variant(FallingK),
-        "several": Variant(settings={"wide_loss": 1 / 8}),
-        "matryoshka": Variant(Matryoshka),
-        "ranking": Variant(Ranking),
-        "untied": Variant(Untied),
-        "jumprelu": Variant(JumpReLU, {"spare": 0.0}),
-        **{f"kaux{share}": Variant(settings={"k_aux": round(d * share)}) for share in (0.25, 1, 2)},
+        "plain": Variant(settings=plain),
+        "wide": Variant(settings={"noise": 0.0}),
+        "noise": Variant(settings={"wide_loss": 0.0}),
+        "constant": Variant(Constant),
+        **{f"spare{share}": Variant(settings={"spare": share}) for share in (0.0, 0.25, 1.0)},
+        "woken": Variant(settings={"spare": 0.0}, woken=True),
+        "k64": Variant(FallingK, plain),
+        "matryoshka": Variant(Matryoshka, plain),
+        "ranking": Variant(Ranking, plain),
+        "untied": Variant(Untied, plain),
+        "jumprelu": Variant(JumpReLU, plain | {"spare": 0.0}),
+        **{
+            f"kaux{share}": Variant(settings=plain | {"k_aux": round(d * share)})
+            for share in (0.25, 1, 2)
+        },
     }
 
 
 def judge(bench: Bench, cell: Any, one: Variant, steps: int) -> dict[str, Any]:
     """Train the variant and judge it, in the shape of an experiment's job."""
     cut, base, rows = bench.cut(cell), bench.base(cell), bench.cut(cell).train.rows()
-    sae = replace(bench.grid.sae(cell), **one.settings)
     config = TrainConfig.for_sae(epochs=1, steps_per_epoch=steps, seed=cell.seed)
     sampler = training.EmbeddingSampler(
         base.encode, rows, config.batch_size, seed=cell.seed, mixed=True
     )
+    sae = settled(replace(bench.grid.sae(cell), **one.settings), base.d, sampler.n_rows)
     generator = torch.Generator().manual_seed(cell.seed)
-    model = one.kind(base.d, with_spares(sae, base.d, sampler.n_rows), generator=generator)
-    model.steps, model.scores_of = steps, base.requires_grad_(False).decode
+    model = one.kind(base.d, with_spares(sae), generator=generator)
+    model.steps, model.wide_until = steps, WIDE_SHARE * steps
+    model.scores_of = base.requires_grad_(False).decode
     model.start_from(torch.cat([sampler.batch(at) for at in range(8)]))
     training.train(model, sampler, config)
-    network = without_spares(model, sae, sampler.whole(1024)).network()
+    model = without_spares(model, sae, sampler.whole(1024))
+    if one.woken:
+        whole = torch.cat(list(sampler.whole(1024)))
+        silent = [wake(model, whole) for _ in range(WAKING_ROUNDS)]
+        print(f"silent of {model.n_latents} before each round: {silent}", flush=True)
+    network = model.network()
     fitted = assembled(cut, base.network(), network, labelled=False)
     found = reconstruction.judge(fitted, cut, cell)
     return {"job_cfg": {"cell": vars(cell)}, "results": {"reconstruction": found}}
@@ -186,6 +237,7 @@ def judge(bench: Bench, cell: Any, one: Variant, steps: int) -> dict[str, Any]:
 def main() -> None:
     parser = arguments("science_variants", __doc__)
     parser.add_argument("--data", default="anime-5k")
+    parser.add_argument("--d", type=int, default=256)
     parser.add_argument("--k", type=int, default=16)
     parser.add_argument("--seeds", nargs="*", type=int, default=[42, 43, 44])
     parser.add_argument("--steps", type=int, default=1000)
@@ -194,7 +246,10 @@ def main() -> None:
     options = parser.parse_args()
     data = "generated:users=600,items=500,concepts=8,seed=1" if options.quick else options.data
     grid = Grid(
-        data=(data,), d=(32 if options.quick else 256,), k=(options.k,), seed=tuple(options.seeds)
+        data=(data,),
+        d=(32 if options.quick else options.d,),
+        k=(options.k,),
+        seed=tuple(options.seeds),
     )
     bench, rows = Bench(grid, options.out, False), []
     for name in options.variants or variants(1):

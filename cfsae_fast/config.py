@@ -6,6 +6,7 @@ A config is passed explicitly and saved with the model; nothing reads the enviro
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -26,8 +27,11 @@ DEFAULT_L1 = 3e-3
 # histories, 93.8 % on parts, 96 % on mixed parts of two users); drawing them costs gather-sums.
 PART_HISTORIES_BELOW = 16
 
-# Share of latents trained on top of L, of which the L that fire most stay: docs/findings.md.
-DEFAULT_SPARE = 0.25
+# What an SAE is given where rows are few (PART_HISTORIES_BELOW): docs/findings.md has what each
+# does. noise: of what its encoder sees, in each row's std. spare: share of latents trained on top
+# of L, of which the L that fire most stay.
+FEW_ROWS: dict[str, float] = {"wide_loss": 0.25, "noise": 0.3, "spare": 0.5}
+WIDE_SHARE = 0.7  # of the training's steps, over which wide_loss falls to 0
 
 # Measured on anime-5k (3,654 training users, 2 cores), test nDCG@20: ELSA d 256 0.468 in 20 s and
 # d 1024 0.470 in 27 s (closed-form EASE 0.492); small batches, as there are few users; patience 4,
@@ -109,13 +113,16 @@ class SAEConfig:
     kind: topk (k per row), batchtopk (k per row on average, stored threshold at inference) or
     basic (L1; k is not used). k: latents kept. n_latents: L; None means 8 d. l1: weight of the L1
     term, sum of a row's activations (None: 0, for basic DEFAULT_L1). loss: l2 (mean square) or
-    cosine, against the embedding itself; wide_loss: weight of the same loss of 4 k latents, beside
-    that of k (topk; 1/8 keeps 1.4 to 2.5 points more nDCG at k 16 on anime-5k, and leaves 5 to 15 %
-    of the latents dead: docs/findings.md). standardize: remove each row's mean and std.
+    cosine, against the embedding itself. standardize: remove each row's mean and std.
     aux_coefficient, k_aux: AuxK revival of dead latents (k_aux None: d / 2). dead_after: samples
-    without firing after which a latent counts as dead. spare: where there are fewer than
-    PART_HISTORIES_BELOW rows per latent, fit_sae trains L (1 + spare) latents and keeps the L that
-    fire for most rows; compat "paper" has none. histories: what fit_sae trains on: "full"
+    without firing after which a latent counts as dead.
+    wide_loss, noise, spare: None means FEW_ROWS where fit_sae has fewer than PART_HISTORIES_BELOW
+    rows per latent and compat is "corrected", else 0. wide_loss (topk): weight of the loss of 4 k
+    latents, beside that of k; it falls to 0 over the first WIDE_SHARE of the steps. noise: standard
+    deviation of what is added to the embedding that the encoder sees in training, in each row's
+    own; what it should give is without. spare: L (1 + spare) latents are trained, and the L stay
+    that fire for most rows.
+    histories: what fit_sae trains on: "full"
     embeds every user once, "part" draws a fresh random part of a user's items at every step, each
     item kept with one probability per row, uniform in [min_history_share, 1]; "mixed" mostly unions
     of such parts of two users (training.samplers.EmbeddingSampler); "auto" is mixed where there are
@@ -127,13 +134,14 @@ class SAEConfig:
     k: int = 32
     n_latents: int | None = None
     loss: Literal["l2", "cosine"] = "l2"
-    wide_loss: float = 0.0
     l1: float | None = None
     standardize: bool = True
     aux_coefficient: float = 1 / 32
     k_aux: int | None = None
     dead_after: int = 20_000
-    spare: float = DEFAULT_SPARE
+    wide_loss: float | None = None
+    noise: float | None = None
+    spare: float | None = None
     histories: Literal["auto", "mixed", "part", "full"] = "auto"
     min_history_share: float = 0.5
     compat: Literal["corrected", "paper"] = "corrected"
@@ -150,12 +158,6 @@ class SAEConfig:
             f"k must be in [1, n_latents={self.n_latents}], got {self.k}",
         )
         check(self.loss in ("l2", "cosine"), f"loss must be 'l2' or 'cosine', got {self.loss!r}")
-        check(
-            self.wide_loss == 0
-            or (self.wide_loss > 0 and self.kind == "topk" and self.compat == "corrected"),
-            "wide_loss must be 0, or positive with kind 'topk' and compat 'corrected', "
-            f"got {self.wide_loss}",
-        )
         check(self.l1 is None or self.l1 >= 0, f"l1 must not be negative, got {self.l1}")
         check(
             self.aux_coefficient >= 0,
@@ -166,7 +168,20 @@ class SAEConfig:
             f"k_aux must be None or at least 1, got {self.k_aux}",
         )
         check(self.dead_after >= 1, f"dead_after must be at least 1, got {self.dead_after}")
-        check(0 <= self.spare <= 4, f"spare must be in [0, 4], got {self.spare}")
+        for name, most in (("wide_loss", math.inf), ("noise", math.inf), ("spare", 4.0)):
+            value = getattr(self, name)
+            check(
+                value is None or (0 <= value <= most and value < math.inf),
+                f"{name} must be None or in [0, {most:g}], got {value}",
+            )
+            check(
+                not value or self.compat == "corrected",
+                f"{name} must be None or 0 with compat 'paper', got {value}",
+            )
+        check(
+            not self.wide_loss or self.kind == "topk",
+            f"wide_loss must be None or 0 with kind {self.kind!r}, got {self.wide_loss}",
+        )
         check(
             self.histories in HISTORIES,
             f"histories must be one of {HISTORIES}, got {self.histories!r}",

@@ -5,6 +5,8 @@ Station: SAE.encode and SAE.decode, the sparse code that steering turns.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -28,9 +30,9 @@ class SparseAutoencoder(nn.Module):
     `decode` puts back. encoder, dictionary (L, d), the dictionary's rows (atoms) of length 1;
     encoder_bias (L,); bias (d,) is taken off before the encoder and added after the dictionary.
 
-    Loss, against u itself: mean (u' - u)^2 or mean 1 - cos(u, u'), + l1 * mean_b sum_j code_bj,
-    + wide_loss * the same distance of a code of 4 k + aux_coefficient * AuxK (Gao et al. 2024,
-    arXiv 2406.04093, appendix A.2).
+    Loss, against u itself: mean (u' - u)^2 or mean 1 - cos(u, u'), + l1 * mean_b sum_j code_bj, +
+    wide_weight(step) * the same distance of a code of 4 k + aux_coefficient * AuxK (Gao et al.
+    2024, arXiv 2406.04093, appendix A.2). In training the encoder sees u under config.noise.
     compat "paper": the published objective, where u' with mean and std put back is compared with u
     without them, no AuxK, independent Kaiming initialisation and bias 0.
     """
@@ -41,6 +43,7 @@ class SparseAutoencoder(nn.Module):
         if config.kind != "basic" and config.k > n_latents:
             raise ValueError(f"k must be in [1, n_latents={n_latents}], got {config.k}")
         self.d, self.n_latents, self.config = d, n_latents, config
+        self.wide_until = math.inf  # a step; who knows how many there are sets it
         self.dictionary = nn.Parameter(random_directions(n_latents, d, generator))
         self.encoder = nn.Parameter(self.dictionary.detach().clone())
         if config.compat == "paper":
@@ -64,8 +67,7 @@ class SparseAutoencoder(nn.Module):
     def start_from(self, embedding: Tensor) -> None:
         """Set the bias to the mean of a sample of u, from embeddings (n, d); compat paper: 0."""
         if self.config.compat != "paper":
-            stats = row_stats(embedding) if self.config.standardize else None
-            self.bias.copy_(self._target(embedding, stats).mean(dim=0))
+            self.bias.copy_(self._target(embedding, self._stats(embedding)).mean(dim=0))
 
     def encode(self, embedding: Tensor) -> Encoded:
         """Embedding (B, d) -> code and stats, as at inference (batchtopk: by its threshold)."""
@@ -85,10 +87,14 @@ class SparseAutoencoder(nn.Module):
         """Training loss of a batch (a scalar), and named scalars to log; the batch is not changed.
 
         In training mode it also counts how long each latent has been silent, and moves
-        batchtopk's threshold. generator, step: unused, of the protocol all models share.
+        batchtopk's threshold, and the encoder sees the batch under noise (config.noise), which
+        `generator` draws. step: of the training, from 0; only the weight of the wide loss asks.
         """
-        wide, stats = self._encode_training(embedding)
-        code = _narrowed(wide, self.config.k) if self.config.wide_loss else wide
+        seen, wide_weight = self._disturbed(embedding, generator), self.wide_weight(step)
+        wide, stats = self._encode_training(seen, wider=wide_weight > 0)
+        if seen is not embedding:
+            stats = self._stats(embedding)
+        code = _narrowed(wide, self.config.k) if wide_weight else wide
         target = self._target(embedding, stats)
         output = ops.sparse_decode(code, self.dictionary, self.bias)
         if self.config.compat == "paper" and stats is not None:
@@ -97,15 +103,19 @@ class SparseAutoencoder(nn.Module):
         loss, l0 = distance, (code.values > 0).sum(dim=1).float().mean()
         if self.config.l1_weight:
             loss = loss + self.config.l1_weight * code.values.sum(dim=1).mean()
-        if self.config.wide_loss:
+        if wide_weight:
             wider = ops.sparse_decode(wide, self.dictionary, self.bias)
-            loss = loss + self.config.wide_loss * self._distance(wider, target)
-        aux, dead = self._aux(embedding, (target - output).detach())
+            loss = loss + wide_weight * self._distance(wider, target)
+        aux, dead = self._aux(seen, (target - output).detach())
         loss = loss + self.config.aux_coefficient * aux
         if self.training:
             self._watch(code)
         logged = {"loss": loss, "distance": distance, "aux": aux, "l0": l0, "dead": dead}
         return loss, {name: value.detach() for name, value in logged.items()}
+
+    def wide_weight(self, step: int) -> float:
+        """Of the loss of 4 k: falls linearly from config.wide_loss to 0 at step `wide_until`."""
+        return (self.config.wide_loss or 0.0) * max(0.0, 1 - step / self.wide_until)
 
     def before_step(self) -> None:
         project_gradient_(self.dictionary)
@@ -153,9 +163,16 @@ class SparseAutoencoder(nn.Module):
             precision=precision,
         )
 
-    def _encode_training(self, embedding: Tensor) -> Encoded:
+    def _disturbed(self, embedding: Tensor, generator: torch.Generator) -> Tensor:
+        """Embedding (B, d) and, in training mode, noise of config.noise times each row's std."""
+        if not self.config.noise or not self.training:
+            return embedding
+        drawn = torch.randn(embedding.shape, generator=generator).to(embedding)
+        return embedding + self.config.noise * row_stats(embedding).std[:, None] * drawn
+
+    def _encode_training(self, embedding: Tensor, *, wider: bool = False) -> Encoded:
         rough = torch.is_autocast_enabled(embedding.device.type)  # near ties do not matter then
-        width = min(WIDER * self.config.k, self.n_latents) if self.config.wide_loss else None
+        width = min(WIDER * self.config.k, self.n_latents) if wider else None
         encoded = self._encode_wide(embedding, "bf16" if rough else "exact", width)
         if self.config.kind == "basic":
             return encoded._replace(code=_trim(encoded.code))
@@ -167,6 +184,9 @@ class SparseAutoencoder(nn.Module):
             return encoded
         smallest = values.detach().flatten().topk(budget, sorted=True).values[-1]
         return encoded._replace(code=_keep(encoded.code, (values >= smallest) & (values > 0)))
+
+    def _stats(self, embedding: Tensor) -> Stats | None:
+        return row_stats(embedding) if self.config.standardize else None
 
     def _target(self, embedding: Tensor, stats: Stats | None) -> Tensor:
         if stats is None:

@@ -13,34 +13,46 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from cfsae_fast.config import PART_HISTORIES_BELOW, SAEConfig
+from cfsae_fast.config import FEW_ROWS, PART_HISTORIES_BELOW, SAEConfig
 from cfsae_fast.models import SparseAutoencoder
 
 
-def with_spares(config: SAEConfig, d: int, n_rows: int) -> SAEConfig:
-    """`config` with n_latents a number: L, and the spare ones where rows are few.
+def settled(config: SAEConfig, d: int, n_rows: int) -> SAEConfig:
+    """`config` with n_latents and what FEW_ROWS has as numbers, as they hold for so many rows.
 
     Raises:
         ValueError: k is above L.
     """
-    n_latents = config.n_latents or 8 * d
-    config = replace(config, n_latents=n_latents)  # checks k against L alone
-    few = n_rows < PART_HISTORIES_BELOW * n_latents
-    share = config.spare if few and config.compat != "paper" else 0
-    return replace(config, n_latents=n_latents + round(share * n_latents))
+    few = config.compat == "corrected" and are_few(config, d, n_rows)
+    given = {name: getattr(config, name) for name in FEW_ROWS}
+    filled = {
+        name: value if value is not None else FEW_ROWS[name] * few for name, value in given.items()
+    }
+    if config.wide_loss is None and config.kind != "topk":
+        filled["wide_loss"] = 0.0
+    return replace(config, n_latents=config.n_latents or 8 * d, **filled)
+
+
+def are_few(config: SAEConfig, d: int, n_rows: int) -> bool:
+    """Whether an SAE would learn so many rows by heart."""
+    return n_rows < PART_HISTORIES_BELOW * (config.n_latents or 8 * d)
+
+
+def with_spares(config: SAEConfig) -> SAEConfig:
+    """A settled `config` with the spare latents among n_latents."""
+    return replace(config, n_latents=config.n_latents + round(config.spare * config.n_latents))
 
 
 def without_spares(
     model: SparseAutoencoder, config: SAEConfig, embeddings: Iterable[Tensor]
 ) -> SparseAutoencoder:
-    """`model` reduced to the L of `config` that fire for most of the embeddings, in their order;
-    of equals the first. A model of L latents is returned as it is.
+    """`model` reduced to the L of a settled `config` that fire for most of the embeddings, in their
+    order; of equals the first. A model of L latents is returned as it is.
     """
-    n_latents = config.n_latents or 8 * model.d
-    if model.n_latents == n_latents:
+    if model.n_latents == config.n_latents:
         return model
     counts = fired(model, embeddings)
-    most = torch.argsort(counts, descending=True, stable=True)[:n_latents]
+    most = torch.argsort(counts, descending=True, stable=True)[: config.n_latents]
     return model.reduced_to(most.sort().values, config)
 
 

@@ -15,13 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cfsae_fast.config import (
-    PART_HISTORIES_BELOW,
-    CFAEConfig,
-    SAEConfig,
-    TrainConfig,
-    to_dict,
-)
+from cfsae_fast.config import WIDE_SHARE, CFAEConfig, SAEConfig, TrainConfig, to_dict
 from cfsae_fast.models import CFAE, SparseAutoencoder, make_cfae, make_sae
 from cfsae_fast.ops.containers import Rows
 from cfsae_fast.training.checkpoints import RunFolder
@@ -33,7 +27,7 @@ from cfsae_fast.training.samplers import (
     RowSampler,
     to_tensors,
 )
-from cfsae_fast.training.spares import with_spares, without_spares
+from cfsae_fast.training.spares import are_few, settled, with_spares, without_spares
 from cfsae_fast.training.validation import BLOCK, HeldOut, watch_array, watch_cfae, watch_sae
 
 START_ROWS = 8192  # embeddings that the SAE's bias starts from, at most
@@ -113,8 +107,10 @@ def fit_sae(
     config = decided(train_config or TrainConfig.for_sae(), model=sae_config.kind)
     fit = _fit_on_users if isinstance(source, CFAE) else _fit_on_array
     sampler, d, watched, digest = fit(source, rows, sae_config, config, validation)
-    trained = with_spares(sae_config, d, sampler.n_rows)
-    model = make_sae(d, trained, seed=config.seed).to(config.device)
+    sae_config = settled(sae_config, d, sampler.n_rows)
+    model = make_sae(d, with_spares(sae_config), seed=config.seed).to(config.device)
+    steps = config.epochs * (config.steps_per_epoch or sampler.steps_per_pass)
+    model.wide_until = WIDE_SHARE * steps
     start = _first_rows(sampler)
     _check_finite(start.cpu().numpy())
     model.start_from(start)
@@ -200,8 +196,7 @@ def histories_of(sae_config: SAEConfig, d: int, n_users: int) -> str:
     """What the SAE trains on, "auto" decided: mixed where users are few, else full."""
     if sae_config.histories != "auto":
         return sae_config.histories
-    few = n_users < PART_HISTORIES_BELOW * (sae_config.n_latents or 8 * d)
-    return "mixed" if few else "full"
+    return "mixed" if are_few(sae_config, d, n_users) else "full"
 
 
 def _first_rows(sampler: ArraySampler | EmbeddingSampler) -> Tensor:
@@ -246,8 +241,8 @@ def _folder(run_dir, stage: str, model_config, config: TrainConfig, digest: str)
         return None
     settings = to_dict(config)
     del settings["device"]
-    if config.lr_decay == "constant":
-        del settings["epochs"]  # a run may be made longer
+    if config.lr_decay == "constant" and not getattr(model_config, "wide_loss", 0):
+        del settings["epochs"]  # a run may be made longer: nothing falls with its end in sight
     fingerprint = {"stage": stage, "data": digest, **to_dict(model_config), **settings}
     return RunFolder(Path(run_dir), fingerprint)
 

@@ -234,7 +234,7 @@ def test_what_only_held_out_users_said_is_asked_of_the_reading():
             {"data": "x", "sae_training": {"epoch": 3}},
             r"sae_training must have keys .* \['epoch'\]",
         ),
-        ({"data": "x", "sae_config": {"spare": 9}}, r"spare must be in \[0, 4\], got 9"),
+        ({"data": "x", "sae_config": {"spare": 9}}, r"spare must be None or in \[0, 4\], got 9"),
         ({"data": "x", "cfae_training": 3}, "cfae_training must be a mapping"),
     ],
 )

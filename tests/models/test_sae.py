@@ -300,8 +300,50 @@ def test_wide_loss_adds_the_distance_of_four_k_by_hand():
 
 def test_wide_loss_goes_with_topk_alone():
     for options in ({"kind": "batchtopk"}, {"kind": "basic"}, {"compat": "paper"}):
-        with pytest.raises(ValueError, match="wide_loss must be 0, or positive with kind 'topk'"):
+        with pytest.raises(ValueError, match="wide_loss must be None or 0 with (kind|compat)"):
             SAEConfig(wide_loss=0.1, **options)
     for wrong in (-0.1, float("nan")):
-        with pytest.raises(ValueError, match="wide_loss must be 0, or positive"):
+        with pytest.raises(ValueError, match=r"wide_loss must be None or in \[0, inf\], got"):
             SAEConfig(wide_loss=wrong)
+
+
+def test_wide_loss_falls_to_nothing_over_the_steps_it_is_given():
+    x, model = embeddings(), sae(wide_loss=0.5, aux_coefficient=0.0)
+    plain, model.wide_until = sae(aux_coefficient=0.0), 40
+
+    def loss(one, step):
+        return one.loss(x, generator=torch.Generator(), step=step)[0].item()
+
+    base = loss(plain, 0)
+    whole = loss(model, 0) - base
+    assert whole > 0.01 and model.wide_weight(0) == 0.5 and model.wide_weight(10) == 0.375
+    assert loss(model, 10) - base == pytest.approx(0.75 * whole, rel=1e-4)
+    assert loss(model, 40) == loss(model, 1000) == base
+
+
+@pytest.mark.parametrize("standardize", [True, False])
+def test_noise_is_what_the_encoder_sees_and_no_part_of_the_target(standardize):
+    x, model = embeddings(), sae(noise=0.5, aux_coefficient=0.0, standardize=standardize)
+
+    def loss(seed):
+        return model.loss(x, generator=torch.Generator().manual_seed(seed), step=0)[0].item()
+
+    drawn = torch.randn(x.shape, generator=torch.Generator().manual_seed(7))
+    seen = x + 0.5 * x.std(dim=1, keepdim=True) * drawn
+    u, target = (standardised(one) if standardize else one for one in (seen, x))
+    expected = (dense_output(model, u)[0] - target).square().mean().item()
+    assert loss(7) == pytest.approx(expected, rel=1e-5)
+    assert loss(7) == loss(7) != loss(8)
+    model.eval()
+    u = standardised(x) if standardize else x
+    calm = (dense_output(model, u)[0] - u).square().mean().item()
+    assert loss(7) == loss(8) == pytest.approx(calm, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["wide_loss", "noise", "spare"])
+def test_what_few_rows_are_given_is_not_of_the_published_kind(name):
+    with pytest.raises(ValueError, match=f"{name} must be None or 0 with compat 'paper', got 0.5"):
+        SAEConfig(compat="paper", **{name: 0.5})
+    for wrong in (-0.1, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match=rf"{name} must be None or in \[0, "):
+            SAEConfig(**{name: wrong})

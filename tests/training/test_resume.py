@@ -80,13 +80,13 @@ def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(stage, tmp_path):
     assert records(tmp_path / "killed") == records(tmp_path / "whole")
 
 
-def fit(run_dir, *, resume=False, changes=None, rows_seed=0, epochs=2):
+def fit(run_dir, *, resume=False, changes=None, rows_seed=0, epochs=2, wide_loss=0.0):
     from cfsae_fast.config import SAEConfig, TrainConfig
     from cfsae_fast.training import fit_sae
 
     array = np.random.default_rng(rows_seed).standard_normal((40, 4)).astype(np.float32)
     training = TrainConfig(**{"epochs": epochs, "batch_size": 8, "lr": 0.01} | (changes or {}))
-    config = SAEConfig(k=2, n_latents=8)
+    config = SAEConfig(k=2, n_latents=8, wide_loss=wide_loss)
     return fit_sae(array, None, config, training, run_dir=run_dir, resume=resume)
 
 
@@ -98,6 +98,13 @@ def test_a_finished_run_resumes_to_itself_and_a_longer_one_goes_on(tmp_path):
     assert torch.equal(longer.encoder, whole.encoder)
     assert not torch.equal(longer.encoder, done.encoder)
     assert [one["epoch"] for one in records(tmp_path / "run")] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("falls", [{"wide_loss": 0.25}, {"changes": {"lr_decay": "cosine"}}])
+def test_what_falls_until_the_end_makes_another_run_of_a_longer_one(tmp_path, falls):
+    fit(tmp_path / "run", epochs=2, **falls)
+    with pytest.raises(ValueError, match=r"resume must go on with the run .*epochs: 2 then, 4 now"):
+        fit(tmp_path / "run", epochs=4, resume=True, **falls)
 
 
 def test_resume_without_a_checkpoint_starts(tmp_path):

@@ -6,12 +6,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cfsae_fast.config import CFAEConfig, SAEConfig, TrainConfig
+from cfsae_fast.config import FEW_ROWS, CFAEConfig, SAEConfig, TrainConfig
 from cfsae_fast.models import make_sae
 from cfsae_fast.ops import Rows
 from cfsae_fast.training import fit_cfae, fit_sae, stages
 from cfsae_fast.training.samplers import ArraySampler, EmbeddingSampler
-from cfsae_fast.training.spares import fired, with_spares, without_spares
+from cfsae_fast.training.spares import are_few, fired, settled, with_spares, without_spares
 
 D = 6
 
@@ -86,18 +86,22 @@ def test_counters_threshold_and_bias_go_along():
     assert whole.encoder.abs().max() > 0  # a copy
 
 
-def test_spares_are_trained_where_rows_are_few_and_never_as_published():
-    config = SAEConfig(k=2, n_latents=100, spare=0.2)
-    assert with_spares(config, 8, 1599).n_latents == 120
-    assert with_spares(config, 8, 1600).n_latents == 100
-    assert with_spares(SAEConfig(k=2), 8, 10).n_latents == 80  # 8 d and a quarter
-    for changes in ({"spare": 0.0}, {"compat": "paper"}):
-        assert with_spares(SAEConfig(k=2, **changes), 8, 10).n_latents == 64
+def test_what_few_rows_are_given_and_never_as_published():
+    def numbers(n_rows: int, **options) -> dict[str, float]:
+        config = settled(SAEConfig(k=2, n_latents=100, **options), 8, n_rows)
+        return {name: getattr(config, name) for name in FEW_ROWS}
+
+    none = dict.fromkeys(FEW_ROWS, 0)
+    assert numbers(1599) == FEW_ROWS and all(FEW_ROWS.values())
+    assert numbers(1600) == none == numbers(10, compat="paper")
+    assert numbers(1600, noise=0.1, spare=1.0) == {"noise": 0.1, "spare": 1.0, "wide_loss": 0}
+    assert numbers(1599, noise=0.0) == FEW_ROWS | {"noise": 0}
+    assert numbers(10, kind="batchtopk") == FEW_ROWS | {"wide_loss": 0}
+    assert are_few(SAEConfig(), 8, 1023) and not are_few(SAEConfig(), 8, 1024)  # 8 d = 64
+    config = settled(SAEConfig(k=2, spare=0.2), 8, 10)
+    assert (config.n_latents, with_spares(config).n_latents) == (64, 77)
     with pytest.raises(ValueError, match=r"k must be in \[1, n_latents=64\], got 70"):
-        with_spares(SAEConfig(k=70), 8, 10)  # though 80 are trained
-    for wrong in (-0.1, 4.5, float("nan")):
-        with pytest.raises(ValueError, match=r"spare must be in \[0, 4\], got"):
-            SAEConfig(spare=wrong)
+        settled(SAEConfig(k=70), 8, 10)  # though 96 are trained
 
 
 def test_samplers_give_all_rows_as_they_are_in_order():
@@ -145,7 +149,7 @@ def test_users_histories_are_counted_whole():
     cfae = fit_cfae(rows, 30, CFAEConfig(d=D), config)
     sae, training = SAEConfig(k=2, n_latents=16), TrainConfig(epochs=1, lr=0.01, patience=0)
     small = fit_sae(cfae, rows, sae, training)
-    whole = fit_sae(cfae, rows, SAEConfig(k=2, n_latents=20, spare=0), training)
+    whole = fit_sae(cfae, rows, SAEConfig(k=2, n_latents=24, spare=0), training)
     counts = fired(whole, [torch.from_numpy(stages.embed(cfae, rows))])
     kept = counts.argsort(descending=True, stable=True)[:16].sort().values
     assert torch.equal(small.dictionary, whole.dictionary[kept])

@@ -12,7 +12,14 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar
 
-from cfsae_fast.config import CFAEConfig, SAEConfig, TrainConfig, to_dict
+from cfsae_fast.config import (
+    FEW_ROWS,
+    WIDE_SHARE,
+    CFAEConfig,
+    SAEConfig,
+    TrainConfig,
+    to_dict,
+)
 
 KINDS = {"topk": "TopK", "batchtopk": "BatchTopK", "basic": "Basic"}  # as benchmarks spell them
 
@@ -133,7 +140,8 @@ class Grid:
 
     def _decided(self, cell: Cell) -> list[dict[str, Any]]:
         """All settings, defaults filled in: a changed default makes another cell."""
-        return [to_dict(one) for one in (self.cfae(cell, 1), self.sae(cell), *self.training(cell))]
+        configs = (self.cfae(cell, 1), self.sae(cell), *self.training(cell))
+        return [*map(to_dict, configs), FEW_ROWS | {"wide_share": WIDE_SHARE}]
 
     def _shared(self) -> dict[str, Any]:
         return asdict(replace(self, **dict.fromkeys(self.LISTS, ())))
