@@ -34,6 +34,7 @@ td:first-child{white-space:normal} pre{background:#f4f4f4;padding:.7em;overflow:
 .lists{display:grid;grid-template-columns:1fr 1fr;gap:.8em} ol{padding-left:1.4em;margin:.3em 0}
 .new{background:#e6f3e6} svg{max-width:100%;height:auto}
 """
+SIZE = (9, 4)  # of a picture, in inches
 _WAYS = {"reconstruct": "-o", "refined_5": "--s", "pursued": ":^"}
 _FIELDS = {"data": "{}", "model": "{}", "kind": "{}", "d": "d={}", "n_latents": "L={}", "k": "k={}",
            "loss": "{}", "l1": "l1={:g}", "compat": "{}", "seed": "seed={}"}  # fmt: skip
@@ -193,13 +194,13 @@ def _points(one: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _curves(axes: Any, one: dict[str, Any]) -> None:
-    for name, way in one["ways"].items():
+    for at, (name, way) in enumerate(one["ways"].items()):
         axes.errorbar(
             way["segment_ndcg"],
             way["personal_ndcg"],
             xerr=np.array(way["segment_se"], dtype=float),  # None, of one user, is NaN
             yerr=np.array(way["personal_se"], dtype=float),
-            fmt="-o",
+            fmt="-o" if at < 10 else "--s",  # there are ten colours
             markersize=3,
             linewidth=1,
             elinewidth=0.5,
@@ -342,7 +343,7 @@ def _figure(draw: Any, path: Path) -> str:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 4), layout="constrained")
+    figure = Figure(figsize=SIZE, layout="constrained")
     FigureCanvasAgg(figure)
     draw(figure.subplots())
     figure.savefig(path.with_suffix(".png"), dpi=150)

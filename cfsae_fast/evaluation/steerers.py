@@ -6,16 +6,20 @@ Station: steer -> top-N, for all users of `Wishes` at once.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from scipy.sparse import csr_array
 
+from cfsae_fast import concepts
+from cfsae_fast.concepts import ConceptMap
 from cfsae_fast.evaluation.teaser import Teaser
 from cfsae_fast.evaluation.tradeoff import Steerer
 from cfsae_fast.evaluation.wishes import Wishes
 from cfsae_fast.ops import Rows
 from cfsae_fast.recommender import Fitted, pipeline, probing
 from cfsae_fast.recommender.inputs import Request
+from cfsae_fast.recommender.labelling import item_codes
 from cfsae_fast.steering import boost
 
 # Of all ways but those told of the items: a hypervolume grows with the number of strengths.
@@ -25,6 +29,13 @@ STRENGTHS = (
 RERANK = (0.0, 0.1, 0.2, 0.4, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0)
 CHUNK = 1024  # users whose scores of all items are held at a time
 TURNS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
+# The published ways but TEASER (METHOD.md 6.2): how a tag chooses its latents, and how many.
+PUBLISHED = {
+    "paper (top-1, reconstruct)": ("best_characterizes", 1),
+    "paper (top-5, reconstruct)": ("best_characterizes", 5),
+    "paper (top-10, reconstruct)": ("best_characterizes", 10),
+    "paper (most unique, reconstruct)": ("most_unique", 1),
+}
 
 
 def knob(
@@ -32,11 +43,11 @@ def knob(
     strengths: tuple[float, ...] = STRENGTHS,
 ) -> Steerer:  # fmt: skip
     """The model's own knobs: boost(concept, alpha); a concept without latents stays unsteered."""
-    concepts = pipeline.concepts_of(fitted)
+    known = pipeline.concepts_of(fitted)
     wished = [wishes.names[at] for at in wishes.tag]
 
     def steered(alpha: float, seen: Rows) -> np.ndarray:
-        turns = [[boost(one, alpha)] if alpha and one in concepts else [] for one in wished]
+        turns = [[boost(one, alpha)] if alpha and one in known else [] for one in wished]
         return _listed(fitted, wishes.inputs, turns, mode, n, seen)
 
     return Steerer(name, strengths, steered)
@@ -44,18 +55,35 @@ def knob(
 
 def toward(fitted: Fitted, wishes: Wishes, *, name: str = "toward", n: int = 20) -> Steerer:
     """`probing.toward` with the model's map and every user's own pull."""
-    concepts = pipeline.concepts_of(fitted)
+    known = pipeline.concepts_of(fitted)
     pulls = probing.pulls(fitted, fitted.cfae.encode(wishes.inputs)).tolist()
     wished = [wishes.names[at] for at in wishes.tag]
 
     def steered(strength: float, seen: Rows) -> np.ndarray:
         turns = [
-            probing.toward(fitted, concepts, one, strength, pull=pull) if one in concepts else []
+            probing.toward(fitted, known, one, strength, pull=pull) if one in known else []
             for one, pull in zip(wished, pulls, strict=True)
         ]
         return _listed(fitted, wishes.inputs, turns, "residual", n, seen)
 
     return Steerer(name, STRENGTHS, steered)
+
+
+def published(fitted: Fitted, wishes: Wishes, *, n: int = 20) -> list[Steerer]:
+    """The ways PUBLISHED: alpha / N on each of a tag's N latents (METHOD.md 6.1), and the code
+    alone decoded.
+
+    None is said to see the truth: the tags choose latents, as they do for our own maps and for the
+    directions, from `wishes.known` alone, and never score an item.
+    """
+    codes, found = item_codes(fitted), []
+    for name, (method, top) in PUBLISHED.items():
+        chosen = concepts.build(
+            codes, wishes.known, wishes.names, fitted.sae.n_latents, method=method, top=top
+        )
+        model = fitted.with_concepts(_alike(chosen), {})
+        found.append(knob(model, wishes, mode="reconstruct", name=name, n=n))
+    return found
 
 
 def random_latent(
@@ -101,6 +129,12 @@ def teaser(model: Teaser, wishes: Wishes, histories: csr_array, *, n: int = 20) 
     """TEASER's profile with the wished tag turned; histories: (B, I) CSR of the inputs."""
     score = _by_score(lambda t, at: model.scores(histories[at], wishes.tag[at], t), n)
     return Steerer("TEASER", TURNS, score, True)
+
+
+def _alike(found: ConceptMap) -> ConceptMap:
+    """The map with equal weights, where it had scores."""
+    sizes = np.diff(found.offsets)
+    return replace(found, weights=np.repeat(1 / np.maximum(sizes, 1), sizes))
 
 
 def _direction(

@@ -20,7 +20,7 @@ from scipy.sparse import csr_array
 
 from cfsae_fast.cli.app import app
 from cfsae_fast.data import NOBODY, Interactions, Tags, UserSplit
-from cfsae_fast.evaluation import experiments
+from cfsae_fast.evaluation import experiments, steerers
 from cfsae_fast.evaluation.experiments import grid as rooms
 from cfsae_fast.evaluation.experiments import interpretability, reconstruction, steering
 from cfsae_fast.evaluation.experiments.bench import Bench
@@ -76,9 +76,10 @@ def test_json_is_a_superset_and_parquet_holds_every_number(done):
     point = table.filter((polars.col("compat") == "corrected") & (polars.col("metric") == metric))
     at = ways[steering.OURS]["strengths"].index(0.13)
     assert point["value"].to_list() == [ways[steering.OURS]["segment_ndcg"][at]]
-    assert len(ways) == 8
+    assert len(ways) == 11
     assert all(len(one["personal_ndcg"]) == len(one["strengths"]) for one in ways.values())
-    others = [ways[name] for name in ways if name not in ("TEASER", steering.PAPER)]
+    apart = ("TEASER", *steerers.PUBLISHED)
+    others = [ways[name] for name in ways if name not in apart]
     bases = {round(one["personal_ndcg"][0], 9) for one in others}
     assert len(bases) == 1  # without steering they all are the base model
 
@@ -113,7 +114,7 @@ def test_the_page_asks_nothing_of_a_network(done):
     ours = curves.filter(polars.col("way") == steering.OURS)
     told = job["results"]["steering"]["history"]["ways"][steering.OURS]
     assert ours["segment_ndcg"].to_list() == pytest.approx(told["segment_ndcg"])
-    assert len(curves.columns) > 10 and curves["way"].n_unique() == 8
+    assert len(curves.columns) > 10 and curves["way"].n_unique() == 11
 
 
 def test_degradation_and_kept_by_hand():

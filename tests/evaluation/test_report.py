@@ -8,6 +8,8 @@ import pytest
 
 from cfsae_fast.evaluation import report
 from cfsae_fast.evaluation.experiments import NAMED, Cell
+from cfsae_fast.evaluation.experiments.steering import OURS
+from cfsae_fast.evaluation.steerers import PUBLISHED
 
 CELL = Cell("x", "elsa", 8, 64, 4, "l2", "corrected", 42)
 
@@ -58,6 +60,34 @@ def test_lines_are_means_over_seeds_alone(tmp_path, drawn):
     assert drawn["l2 reconstruct"] == {4: pytest.approx(0.85)}
     assert drawn["cosine pursued"] == {4: pytest.approx(0.5)}
     assert "<td>reconstruct.kept</td><td>0.850</td><td>0.800 to 0.900</td><td>2</td>" in page
+
+
+def test_ways_to_steer_are_told_apart(monkeypatch):
+    """Every way of the experiment has a look of its own, and the legend stays on the picture."""
+    axes_kind = pytest.importorskip("matplotlib.axes").Axes
+    figures, bars = pytest.importorskip("matplotlib.figure"), []
+    real = axes_kind.errorbar
+
+    def errorbar(self, *args, **options):
+        bars.append(real(self, *args, **options))
+        return bars[-1]
+
+    monkeypatch.setattr(axes_kind, "errorbar", errorbar)
+    names = [*PUBLISHED, OURS, "boost (lift map)", "random latent", "mean item embedding",
+             "linear probe direction", "tag re-ranking", "TEASER"]  # fmt: skip
+    numbers = ("segment_ndcg", "personal_ndcg", "segment_se", "personal_se")
+    ways = {name: {one: [0.1, 0.2] for one in numbers} for name in names}
+    figure = figures.Figure(figsize=report.SIZE, layout="constrained")
+    axes = figure.subplots()
+    report._curves(axes, {"ways": ways})
+    lines = [one.lines[0] for one in bars]
+    looks = {(one.get_color(), one.get_linestyle(), one.get_marker()) for one in lines}
+    assert [one.get_label() for one in bars] == names and len(looks) == len(names)
+    figure.draw_without_rendering()
+    room, legend = figure.bbox, axes.get_legend().get_window_extent()
+    assert room.x0 <= legend.x0 and legend.x1 <= room.x1
+    assert room.y0 <= legend.y0 and legend.y1 <= room.y1
+    assert axes.get_window_extent().width > room.width / 2
 
 
 def test_what_is_undefined_is_left_empty(tmp_path, drawn):
