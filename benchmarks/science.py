@@ -89,7 +89,7 @@ def numbers(job: dict[str, Any]) -> dict[str, float]:
         found["concepts share_over_random"] = trust["intervention"]["share_over_random"]
     steering = results.get("steering", {})
     for protocol in PROTOCOLS:
-        if protocol in steering:
+        if "ways" in steering.get(protocol, {}):
             found |= _volumes(protocol, steering[protocol]["ways"])
     return {name: value for name, value in found.items() if value is not None}
 

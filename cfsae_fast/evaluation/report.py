@@ -160,7 +160,8 @@ def _steering(jobs: list[dict[str, Any]], figures: Path) -> Iterator[str]:
         yield "<h2>Steering: what it gives and what it costs</h2>"
     for at, job in enumerate(found):
         for protocol, one in job["results"]["steering"].items():
-            if not isinstance(one, dict):
+            if "skipped" in one:
+                yield f"<p>Protocol {protocol} is left out: {escape(one['skipped'])}.</p>"
                 continue
             title = f"{_name(job)}, protocol {protocol}: {one['users']} users"
             yield f"<h3>{escape(title)}</h3>"

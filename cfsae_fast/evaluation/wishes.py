@@ -13,11 +13,13 @@ from scipy.sparse import csr_array
 
 from cfsae_fast.concepts import detection
 from cfsae_fast.data import HoldOut, Tags
+from cfsae_fast.errors import DataError
 from cfsae_fast.evaluation.protocol import Protocol
 from cfsae_fast.ops import Rows
 
 FEWEST_ITEMS = 20  # of a concept that may be wished for
 FEWEST_LIKED = 2  # items of the history that carry it
+PAPER_ASSIGNMENTS = 100  # of a tag that counts in the published protocol (METHOD.md 5.3)
 
 
 class Wishes(NamedTuple):
@@ -57,9 +59,10 @@ def fair_wishes(
     limit: the first so many users.
 
     Raises:
-        ValueError: the data set has no tags, or no user has a wish.
+        DataError: the data set has no tags, or no user has a wish.
     """
-    names, carried, training = _tables(cut, fewest_items)
+    common = np.diff(_tags(cut).matrix(cut.train.n_items).indptr) >= fewest_items
+    names, carried, training = _tables(cut, common)
     known, answers = training, carried.toarray() > 0
     if unseen:
         half = detection.halves(carried, seed=seed)[0] > 0
@@ -74,15 +77,27 @@ def fair_wishes(
 
 
 def paper_wishes(
-    cut: Protocol, *, fewest_items: int = FEWEST_ITEMS, limit: int | None = None
+    cut: Protocol, *, fewest_assignments: int = PAPER_ASSIGNMENTS, limit: int | None = None
 ) -> Wishes:
     """The published protocol (METHOD.md 6.2), leaks and all: the wish is the tag that the user's
     held-out items carry most beyond the inputs, ties to the first; answers are all its items, those
-    of the inputs too, which are never recommended; everybody's tags are known.
+    of the inputs too, which are never recommended; everybody's tags say who carries what, training
+    users' what is known, as published on ML-25M.
 
-    A user whose held-out items carry no tag beyond the inputs is left out.
+    Tags are the published ones: those of at least `fewest_assignments`, by whomever and in or
+    outside of the catalogue, on however few items (METHOD.md 5.3). A user whose held-out items
+    carry no tag beyond the inputs is left out.
+
+    Raises:
+        DataError: the data set has no such tags, or no user has a wish.
     """
-    names, carried, training = _tables(cut, fewest_items)
+    counts = _tags(cut).counts()
+    if not (counts >= fewest_assignments).any():
+        raise DataError(
+            f"tags must have at least {fewest_assignments} assignments to be wished for as "
+            f"published, got at most {counts.max(initial=0)}"
+        )
+    names, carried, training = _tables(cut, counts >= fewest_assignments)
     more = _liked(cut.test.targets.rows(), carried) - _liked(cut.test.inputs.rows(), carried)
     tag = np.where(more.max(axis=1, initial=0) > 0, more.argmax(axis=1), -1)
     dense = carried.toarray().astype(bool)
@@ -100,17 +115,22 @@ def known_tags(wishes: Wishes) -> Tags:
     )
 
 
-def _tables(cut: Protocol, fewest_items: int) -> tuple[tuple[str, ...], csr_array, csr_array]:
-    """Names, who carries what at all (0 / 1), and what training users said, for common tags."""
-    tags, n_items = cut.dataset.tags, cut.train.n_items
-    if tags is None or cut.tags is None:
-        raise ValueError("the data set must have tags to wish for, got none")
+def _tags(cut: Protocol) -> Tags:
+    if cut.dataset.tags is None or cut.tags is None:
+        raise DataError("the data set must have tags to wish for, got none")
+    return cut.dataset.tags
+
+
+def _tables(cut: Protocol, common: np.ndarray) -> tuple[tuple[str, ...], csr_array, csr_array]:
+    """Names, who carries what at all (0 / 1), and what training users said, for the tags where
+    `common` (T,) bool holds."""
+    tags, n_items = _tags(cut), cut.train.n_items
+    kept = np.flatnonzero(common)
     whole = csr_array(tags.matrix(n_items))
-    common = np.flatnonzero(np.diff(whole.indptr) >= fewest_items)
     said = csr_array(cut.dataset.training_tags(cut.split.train).matrix(n_items))
-    carried = csr_array(whole[common] > 0).astype(np.float64)
-    names = tuple(tags.names[at] for at in common)
-    return names, carried, csr_array(said[common]).astype(np.float64)
+    carried = csr_array(whole[kept] > 0).astype(np.float64)
+    names = tuple(tags.names[at] for at in kept)
+    return names, carried, csr_array(said[kept]).astype(np.float64)
 
 
 def _liked(rows: Rows, table: csr_array) -> np.ndarray:
@@ -146,7 +166,7 @@ def _wishes(
             barred.append(np.flatnonzero(out))
     users = np.array(users[:limit], dtype=np.int64)
     if not len(users):
-        raise ValueError("test users must have concepts to wish for, got none who has")
+        raise DataError("test users must have concepts to wish for, got none who has")
     return Wishes(
         holdout.inputs.rows(users),
         holdout.targets.rows(users),

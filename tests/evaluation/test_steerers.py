@@ -5,8 +5,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from benchmarks import science
 from cfsae_fast import evaluation
-from cfsae_fast.evaluation import steerers
+from cfsae_fast.evaluation import report, steerers
 from cfsae_fast.evaluation.experiments import steering
 from cfsae_fast.evaluation.wishes import fair_wishes
 from cfsae_fast.recommender import pipeline
@@ -73,6 +74,27 @@ def test_published_ways_are_the_published_formula(fitted, wishes):
     for one in lists:
         for other in lists:
             assert one == other or (lists[one] == lists[other]).mean() < 0.9
+
+
+def test_a_protocol_without_tags_is_skipped_and_the_others_are_not(fitted, tmp_path, monkeypatch):
+    """The small catalogue's tags have fewer assignments than the published ones."""
+    pytest.importorskip("matplotlib")
+    cut = evaluation.prepare(small_dataset(), seed=7)
+    monkeypatch.setattr(steering, "ways", lambda fitted, wishes, seed: [
+        *steerers.published(fitted, wishes)[:1], steerers.mean_item(fitted, wishes)._replace(
+            name=steering.OURS)])  # fmt: skip
+    monkeypatch.setattr(science, "OWN", (steering.OURS,))
+    found = steering.judge(fitted, cut, SimpleNamespace(seed=3))
+    assert "at least 100 assignments" in found["paper"]["skipped"]
+    assert "ways" in found["history"] and "ways" in found["unseen"]
+    cell = {"data": "x", "model": "elsa", "d": 24, "n_latents": 96, "k": 8, "loss": "l2",
+            "compat": "corrected", "seed": 3}  # fmt: skip
+    job = {"job_cfg": {"cell": cell}, "results": {"steering": found}}
+    page = report.write([job], tmp_path, command="x").read_text()
+    assert "Protocol paper is left out: tags must have at least 100" in page
+    assert page.count("<svg") == 2
+    told = {name.split()[0] for name in science.numbers(job)}
+    assert told == {"history", "unseen"}
 
 
 def test_all_ways_of_the_experiment_have_names_of_their_own(fitted, wishes):

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from cfsae_fast.data import generate
+from cfsae_fast.data import OUTSIDE, Tags, generate
+from cfsae_fast.errors import DataError
 from cfsae_fast.evaluation import prepare, steerers, teaser, tradeoff
 from cfsae_fast.evaluation.tradeoff import Curve, bootstrap
 from cfsae_fast.evaluation.wishes import fair_wishes, known_tags, paper_wishes
@@ -138,7 +139,7 @@ def test_wishes_do_not_depend_on_what_is_scored(cut):
 
 
 def test_paper_wishes_follow_the_targets(cut):
-    wishes = paper_wishes(cut)
+    wishes = paper_wishes(cut, fewest_assignments=1)
     counts = wishes.carried.astype(int)
     for user, tag in enumerate(wishes.tag):
         more = counts[:, row(wishes.personal, user)].sum(1) - counts[
@@ -146,6 +147,25 @@ def test_paper_wishes_follow_the_targets(cut):
         ].sum(1)
         assert more[tag] == more.max() > 0 and tag == np.argmax(more)
         np.testing.assert_array_equal(row(wishes.segment, user), np.flatnonzero(counts[tag]))
+
+
+def test_paper_wishes_count_assignments_and_not_items(cut):
+    """Of the published vocabulary are tags on three items, said often, some outside the catalogue;
+    of ours tags on many items, said once each."""
+    held = np.argsort(-cut.test.targets.counts_per_item())[:6]
+    tags = {"often": np.repeat([*held[:3], OUTSIDE], 25), "rare": np.repeat(held[3:], 33),
+            "wide": np.arange(99), "once": np.arange(100, 199)}  # fmt: skip
+    items = np.concatenate(list(tags.values())).astype(np.int32)
+    at = np.repeat(np.arange(len(tags)), [len(one) for one in tags.values()]).astype(np.int32)
+    made = Tags(tuple(tags), at, items, np.ones(len(at), np.float32))
+    other = cut._replace(dataset=replace(cut.dataset, tags=made), tags=made)
+    wishes = paper_wishes(other)
+    assert wishes.names == ("often",) and wishes.carried.sum(axis=1).tolist() == [3]
+    users = range(len(wishes.tag))
+    assert users and all(np.isin(held[:3], row(wishes.personal, user)).any() for user in users)
+    assert fair_wishes(other).names == ("wide", "once")
+    with pytest.raises(DataError, match=r"at least 101 assignments .* got at most 100"):
+        paper_wishes(other, fewest_assignments=101)
 
 
 def test_no_tag_of_a_test_user_is_known(cut):

@@ -5,11 +5,13 @@ Station: knobs -> top-N, ours against the published method and the baselines.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_array
 
+from cfsae_fast.errors import DataError
 from cfsae_fast.evaluation import steerers, teaser, tradeoff
 from cfsae_fast.evaluation.protocol import Protocol
 from cfsae_fast.evaluation.tradeoff import Curve, Steerer
@@ -24,7 +26,8 @@ OURS = "toward (probe map)"
 
 
 def judge(fitted: Fitted, cut: Protocol, cell: Any) -> dict[str, Any]:
-    """The curves of all ways under three protocols: paper, history, unseen (see `wishes`)."""
+    """The curves of all ways under three protocols: paper, history, unseen (see `wishes`); why a
+    protocol is skipped, where its tags are too rare."""
     if cut.tags is None:
         return {"skipped": "the data set has no tags"}
     protocols = {
@@ -32,10 +35,14 @@ def judge(fitted: Fitted, cut: Protocol, cell: Any) -> dict[str, Any]:
         "history": lambda: fair_wishes(cut, seed=cell.seed),
         "unseen": lambda: fair_wishes(cut, unseen=True, seed=cell.seed),
     }
-    return {name: _protocol(fitted, make(), cell.seed) for name, make in protocols.items()}
+    return {name: _protocol(fitted, make, cell.seed) for name, make in protocols.items()}
 
 
-def _protocol(fitted: Fitted, wishes: Wishes, seed: int) -> dict[str, Any]:
+def _protocol(fitted: Fitted, make: Callable[[], Wishes], seed: int) -> dict[str, Any]:
+    try:
+        wishes = make()
+    except DataError as error:
+        return {"skipped": str(error)}
     popularity = np.bincount(fitted.histories.items, minlength=len(fitted.item_ids))
     options = {"carried": wishes.carried, "popularity": popularity, "items": fitted.cfae.items}
     curves = [tradeoff.curve(one, wishes, **options) for one in ways(fitted, wishes, seed)]
