@@ -33,7 +33,11 @@ def evaluate(
     settings, seed = read_saved(model.resolve().parent / "settings.json")
     dataset = load(source, tags=settings.data.tags)
     cut = evaluation.prepare(
-        dataset, filters=settings.data.filters(), seed=seed, min_tag=settings.data.min_tag
+        dataset,
+        filters=settings.data.filters(),
+        seed=seed,
+        min_tag=settings.data.min_tag,
+        compat=settings.sae.compat,
     )
     metrics = evaluation.evaluate(fitted, cut.test, train=cut.train.rows(), n=n)
     knobs = judge_knobs(fitted, cut, min_items=min_items, n=n) if steering else []

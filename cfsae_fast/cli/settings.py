@@ -18,8 +18,8 @@ class DataSettings:
     """How interactions are filtered, in this order, and which tags count.
 
     min_value: drop interactions below (None: keep all). min_item, min_user: fewest interactions
-    per item, then per user. min_tag: fewest assignments of a tag. tags: which words count where
-    items have both tags and genres (auto, tags, genres, both, none).
+    per item, then per user. min_tag: fewest assignments of a tag by training users, or of a genre.
+    tags: which words count where items have both tags and genres (auto, tags, genres, both, none).
     """
 
     min_value: float | None = None

@@ -25,7 +25,11 @@ def train_on(
     and checkpoint; a folder that was interrupted goes on with `resume`.
     """
     cut = evaluation.prepare(
-        dataset, filters=settings.data.filters(), seed=seed, min_tag=settings.data.min_tag
+        dataset,
+        filters=settings.data.filters(),
+        seed=seed,
+        min_tag=settings.data.min_tag,
+        compat=settings.sae.compat,
     )
     note(f"{cut.train!r} to train on, {cut.test.inputs.n_users} users to test")
     model = SteerableRecommender(

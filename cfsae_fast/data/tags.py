@@ -91,12 +91,19 @@ class Tags:
 
     def min_count(self, count: int) -> Tags:
         """Tags of at least `count` assignments, counted before any are lost to item filters."""
-        return self._keep_tags(self.counts() >= count)
+        return self.keep_tags(self.counts() >= count)
+
+    def keep_tags(self, mask: np.ndarray) -> Tags:
+        """The tags where `mask` (n_tags,) bool holds, and their assignments."""
+        position = np.cumsum(mask, dtype=np.int32) - np.int32(1)
+        left = self._pick(np.flatnonzero(mask[self.tags]))
+        names = tuple(name for name, keep in zip(self.names, mask, strict=True) if keep)
+        return Tags(names, position[left.tags], left.items, left.weights, left.users)
 
     def in_catalogue(self) -> Tags:
         """Assignments to items of the catalogue, and the tags that have any."""
         inside = self._pick(np.flatnonzero(self.items != OUTSIDE))
-        return inside._keep_tags(inside.counts() > 0)
+        return inside.keep_tags(inside.counts() > 0)
 
     def for_users(self, users: np.ndarray) -> Tags:
         """Assignments made by user positions `users`, and those that nobody made (genres).
@@ -226,12 +233,6 @@ class Tags:
     def _pick(self, at: np.ndarray) -> Tags:
         users = None if self.users is None else self.users[at]
         return Tags(self.names, self.tags[at], self.items[at], self.weights[at], users)
-
-    def _keep_tags(self, mask: np.ndarray) -> Tags:
-        position = np.cumsum(mask, dtype=np.int32) - np.int32(1)
-        left = self._pick(np.flatnonzero(mask[self.tags]))
-        names = tuple(name for name, keep in zip(self.names, mask, strict=True) if keep)
-        return Tags(names, position[left.tags], left.items, left.weights, left.users)
 
     def _check_items(self, n_items: int) -> None:
         if self.n_assignments and self.items.max() >= n_items:

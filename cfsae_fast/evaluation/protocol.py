@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import NamedTuple
 
+from cfsae_fast.config import COMPATS
 from cfsae_fast.data import (
     Dataset,
     Filters,
@@ -28,8 +29,9 @@ FEWEST_USERS = 10
 class Protocol(NamedTuple):
     """A data set cut for an experiment.
 
-    dataset: after filters. split: user positions in it. train: training users' rows. validation,
-    test: the held-out users' rows, cut. tags: given by training users only (None without tags).
+    dataset: after filters; of its tags those that `prepare` keeps, given by everybody. split: user
+    positions in it. train: training users' rows. validation, test: the held-out users' rows, cut.
+    tags: given by training users only (None without tags).
     """
 
     dataset: Dataset
@@ -48,17 +50,19 @@ def prepare(
     share: float = 0.2,
     seed: int = 42,
     min_tag: int = 1,
+    compat: str = "corrected",
 ) -> Protocol:
     """Cut a data set: filters (None: users with at least 5 interactions), users by `ratios`, and
     `share` of every held-out row. A function of the data and `seed` alone.
 
-    min_tag: fewest assignments of a tag, counted before items are filtered.
+    min_tag: fewest assignments of a tag by training users, or that nobody made (genres), in and
+    outside of the catalogue; with compat "paper" by anybody, test users too (METHOD.md 5.3).
 
     Raises:
-        DataError: fewer than 10 users are left.
+        DataError: fewer than 10 users are left. ValueError: an unknown compat.
     """
-    if dataset.tags is not None and min_tag > 1:
-        dataset = replace(dataset, tags=dataset.tags.min_count(min_tag))
+    if compat not in COMPATS:
+        raise ValueError(f"compat must be one of {COMPATS}, got {compat!r}")
     kept = dataset.filtered(filters or Filters(MinUserInteractions(5)))
     inter = kept.interactions
     if inter.n_users < FEWEST_USERS:
@@ -67,6 +71,9 @@ def prepare(
             f"got {inter.n_users}; loosen the filters"
         )
     split = split_users(inter.n_users, ratios=ratios, seed=seed)
+    if kept.tags is not None and min_tag > 1:
+        counted = kept.tags if compat == "paper" else kept.training_tags(split.train)
+        kept = replace(kept, tags=kept.tags.keep_tags(counted.counts() >= min_tag))
     tags = kept.training_tags(split.train)
     return Protocol(
         kept,

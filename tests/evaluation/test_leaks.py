@@ -45,13 +45,23 @@ def poisoned(dataset, victims):
     )
 
 
+def renamed(dataset, victims):
+    """The same, but `victims` call everything that they tagged by the data set's first tag."""
+    theirs = np.isin(dataset.tags.users, list(victims))
+    tags = np.where(theirs, 0, dataset.tags.tags).astype(np.int32)
+    return replace(dataset, tags=replace(dataset.tags, tags=tags))
+
+
+def ids_of_test_users(dataset):
+    cut = prepare(dataset, seed=SEED)
+    return set(cut.dataset.interactions.user_ids.values[cut.split.test].tolist())
+
+
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory):
     """(model, data) of one cell, before and after the test users were replaced by strangers."""
     before = tagged()
-    cut = prepare(before, seed=SEED)
-    ids = cut.dataset.interactions.user_ids.values[cut.split.test]
-    after = poisoned(before, set(np.asarray(ids).tolist()))
+    after = poisoned(before, ids_of_test_users(before))
     found = []
     for at, dataset in enumerate((before, after)):
         with pytest.MonkeyPatch.context() as patch:
@@ -84,6 +94,42 @@ def test_models_and_maps_are_the_same_to_the_bit(pair):
     assert np.isfinite(mine[0]["confidence"]).any()  # what users are told, from the same tags
     for name, array in mine[0].items():
         np.testing.assert_array_equal(array, theirs[0][name])
+
+
+@pytest.fixture(scope="module")
+def said():
+    """A data set before and after its test users say one tag alone, and how often training users
+    give each."""
+    before = tagged()
+    after = renamed(before, ids_of_test_users(before))
+    cut = prepare(before, seed=SEED)
+    return before, after, cut.dataset.training_tags(cut.split.train).counts()
+
+
+def test_the_vocabulary_is_chosen_by_training_users(said):
+    """Where rare tags are left out, test users' words make none common, and none rare."""
+    before, after, counts = said
+    everybody, changed = [one.tags.counts() for one in (before, after)], 0
+    for least in range(2, counts.max() + 2):
+        names = tuple(np.array(before.tags.names)[counts >= least].tolist())
+        one, other = (prepare(data, seed=SEED, min_tag=least) for data in (before, after))
+        assert one.tags == other.tags and one.tags.names == names
+        assert one.dataset.tags.names == other.dataset.tags.names == names  # to be wished for
+        changed += ((everybody[0] >= least) != (everybody[1] >= least)).any()
+    assert changed  # had all been counted
+
+
+def test_a_cell_counts_the_tags_of_its_compat(said, monkeypatch, tmp_path):
+    """Between what training users said of the first tag and what all say, once test users do."""
+    before, after, counts = said
+    least = int(after.tags.counts()[0])
+    assert least > before.tags.counts().max() and least > counts.max()
+    for dataset, paper in ((before, ()), (after, after.tags.names[:1])):
+        monkeypatch.setattr(bench, "load", lambda name, tags, dataset=dataset: dataset)
+        room = bench.Bench(replace(GRID, min_tag=least), tmp_path, False)
+        found = {one: room.cut(replace(next(GRID.cells()), compat=one)).dataset.tags.names
+                 for one in ("corrected", "paper")}  # fmt: skip
+        assert found == {"corrected": (), "paper": paper}
 
 
 def test_calibration_is_the_same(pair):

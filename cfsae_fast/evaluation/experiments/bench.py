@@ -29,11 +29,12 @@ class Bench:
         self._base: tuple[Any, Any] | None = None
 
     def cut(self, cell: Cell) -> Protocol:
-        at = (cell.data, cell.seed)
+        at = (cell.data, cell.seed, cell.compat)
         if self._cut is None or self._cut[0] != at:
             steps = _filters(self.grid.filters)
             dataset = load(cell.data, tags="both")
-            found = prepare(dataset, filters=steps, seed=cell.seed, min_tag=self.grid.min_tag)
+            how = {"seed": cell.seed, "min_tag": self.grid.min_tag, "compat": cell.compat}
+            found = prepare(dataset, filters=steps, **how)
             self._cut = at, found
         return self._cut[1]
 

@@ -62,7 +62,7 @@ class Grid:
 
     published_cfae: the base model as the paper's code has it (METHOD.md 2): ELSA with items of
     length 1 and no dropout; MultVAE on rows as they are, with its slow annealing. sae_config: other
-    fields of SAEConfig.
+    fields of SAEConfig. min_tag: as `protocol.prepare`, which counts by compat.
     """
 
     LISTS: ClassVar[tuple[str, ...]] = (
