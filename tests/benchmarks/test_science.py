@@ -42,6 +42,26 @@ def test_means_bounds_and_goals_by_hand(capsys):
                                                              "goal <= 0.02, seeds 2")  # fmt: skip
 
 
+def test_the_knob_stands_beside_the_reading_that_is_judged(capsys):
+    """The reading meets the goal and the knob would not: both are printed, the goal is of one."""
+    jobs = [reconstruction(seed, 0.9, 0.0) for seed in (42, 43)]
+    for job, knob in zip(jobs, (0.6, 0.7), strict=True):
+        detection = {"reading_auc_median": 0.82, "knob_auc_median": knob, "ece": 0.04}
+        job["results"] = {"interpretability": {
+            "detection": detection, "shuffled": detection, "intruder": {"accuracy": 0.3},
+            "intervention": {"share_over_random": 6.0},
+        }}  # fmt: skip
+    rows = science.rows_of(jobs)
+    science.say_goals(rows)
+    said = capsys.readouterr().out.splitlines()
+    assert [one.split()[0] for one in said] == ["met", "met"]
+    assert "concepts reading_auc 0.820 (0.820 to 0.820), goal >= 0.8, seeds 2" in said[0]
+    assert said[0].endswith("; beside it knob_auc 0.650 (0.015 to 1.285)")
+    assert "beside" not in said[1]  # calibration error
+    case = "anime-5k elsa TopK d=8 L=64 k=16 mean concepts"
+    assert "goal" not in rows_by_name(rows)[case, "knob_auc"]
+
+
 @pytest.mark.parametrize("k, met", [(16, True), (32, False)])
 def test_each_k_has_its_goal(k, met):
     found = rows_by_name(science.rows_of([reconstruction(42, 0.92, 0.0, k=k)]))
