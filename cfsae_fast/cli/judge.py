@@ -52,14 +52,16 @@ def evaluate(
 def judge_knobs(
     fitted: Fitted, cut: evaluation.Protocol, *, min_items: int, n: int = 20, users: int = 200
 ) -> list[evaluation.Obedience]:
-    """Obedience of every concept with at least `min_items` items, on up to `users` test users."""
+    """Obedience of every concept with at least `min_items` items, on up to `users` test users;
+    concepts that the cut's tags do not hold are left out."""
     tags = cut.dataset.tags
     if tags is None or fitted.concepts is None:
         note("the knobs cannot be judged without tags")
         return []
     rows = cut.test.inputs.rows(np.arange(min(users, cut.test.inputs.n_users)))
     found = []
-    for name in [concept.name for concept in fitted.concepts]:
+    names = [concept.name for concept in fitted.concepts if concept.name in set(tags.names)]
+    for name in names:
         items = tags.item_mask(name, len(fitted.item_ids))
         if items.sum() >= min_items:
             found.append(evaluation.obedience(fitted, rows, name, items, n=n))

@@ -53,6 +53,7 @@ def fair_wishes(
     """Each test user wishes for a concept of their own history, drawn uniformly from the tags that
     at least 2 input items carry by what training users say.
 
+    Concepts are on at least `fewest_items` items by what training users said.
     unseen False: the answers are all items of the concept but the inputs. True: the items of every
     tag are cut in two, `known` holds one half, and the answers are of the other half alone, in
     lists that leave the first out: does the knob reach items of which nobody told it?
@@ -61,8 +62,8 @@ def fair_wishes(
     Raises:
         DataError: the data set has no tags, or no user has a wish.
     """
-    common = np.diff(_tags(cut).matrix(cut.train.n_items).indptr) >= fewest_items
-    names, carried, training = _tables(cut, common)
+    said = _tags(cut).for_users(cut.split.train).matrix(cut.train.n_items)
+    names, carried, training = _tables(cut, np.diff(said.indptr) >= fewest_items)
     known, answers = training, carried.toarray() > 0
     if unseen:
         half = detection.halves(carried, seed=seed)[0] > 0

@@ -173,15 +173,18 @@ def test_no_tag_of_a_test_user_is_known(cut):
     tags, n_users = cut.dataset.tags, cut.dataset.interactions.n_users
     users = (np.arange(tags.n_assignments) * 7 % n_users).astype(np.int32)
     dataset = replace(cut.dataset, tags=replace(tags, users=users))
-    wishes = fair_wishes(cut._replace(dataset=dataset), fewest_items=5)
     train = set(cut.split.train.tolist())
     said = {
         (tags.names[t], int(i))
         for t, i, u in zip(tags.tags, tags.items, users, strict=True) if u in train
     }  # fmt: skip
+    sizes = {name: sum(t == name for t, _ in said) for name in tags.names}
+    fewest = min(sizes.values()) + 1
+    wishes = fair_wishes(cut._replace(dataset=dataset), fewest_items=fewest)
     told = known_tags(wishes)
     pairs = {(told.names[t], int(i)) for t, i in zip(told.tags, told.items, strict=True)}
     assert pairs and pairs <= said
+    assert set(wishes.names) == {name for name, size in sizes.items() if size >= fewest}
     assert len(said) < tags.n_assignments
 
 
