@@ -114,8 +114,11 @@ class SparseAutoencoder(nn.Module):
         return loss, {name: value.detach() for name, value in logged.items()}
 
     def wide_weight(self, step: int) -> float:
-        """Of the loss of 4 k: falls linearly from config.wide_loss to 0 at step `wide_until`."""
-        return (self.config.wide_loss or 0.0) * max(0.0, 1 - step / self.wide_until)
+        """Of the loss of 4 k: falls linearly from config.wide_loss to 0 at step `wide_until`; 0 in
+        eval mode."""
+        if not self.training or not self.config.wide_loss:
+            return 0.0
+        return self.config.wide_loss * max(0.0, 1 - step / self.wide_until)
 
     def before_step(self) -> None:
         project_gradient_(self.dictionary)

@@ -38,11 +38,16 @@ class Trainable(Protocol):
 
 @dataclass(frozen=True)
 class Validation:
-    """What is measured after each epoch: value = measure(model), logged under `name`."""
+    """What is measured after each epoch: value = measure(model), logged under `name`.
+
+    since: steps before which an epoch is measured and no more; of those that end later the best
+    one's weights are kept, and they may stop early. None: the last epoch's weights are kept.
+    """
 
     measure: Callable[[Any], float]
     name: str = "validation"
     higher_is_better: bool = True
+    since: float | None = 0
 
 
 @dataclass(frozen=True)
@@ -69,9 +74,9 @@ def train(
 ) -> History:
     """Train `model` (in place) and leave it with the best epoch's weights, in eval mode.
 
-    Without validation all epochs run and the last weights stay. folder: where every epoch leaves a
-    checkpoint and a line of metrics.jsonl; resume goes on from there (or starts, if there is none).
-    on_epoch gets each epoch's record as it is written.
+    Without validation, or where it keeps none, all epochs run and the last weights stay. folder:
+    where every epoch leaves a checkpoint and a line of metrics.jsonl; resume goes on from there (or
+    starts, if there is none). on_epoch gets each epoch's record as it is written.
 
     Raises:
         FloatingPointError: the loss or the validation value is not finite.
@@ -170,7 +175,9 @@ class _Run:
         with torch.no_grad():
             value = float(self.validation.measure(self.model))
         self._check_finite(self.validation.name, value)
-        progress = self.progress
+        progress, since = self.progress, self.validation.since
+        if since is None or progress.step < since:
+            return value
         sign = 1 if self.validation.higher_is_better else -1
         if progress.best_value is None or sign * value > sign * progress.best_value:
             progress.best_value, progress.best_epoch = value, progress.epoch

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,8 @@ def fit_sae(
 
     source: a CFAE, which is frozen and needs `rows`; or the embeddings themselves, without rows.
     validation: held-out users (CFAE) or embeddings (matrix), asked while spare latents
-    (sae_config.spare) are still there. The rest as `fit_cfae`.
+    (sae_config.spare) are still there. With patience 0 they are asked and the last epoch is kept,
+    else the best after the loss of 4 k (sae_config.wide_loss) has fallen. The rest as `fit_cfae`.
     Defaults: SAEConfig() and TrainConfig.for_sae().
 
     Raises:
@@ -110,7 +112,11 @@ def fit_sae(
     sae_config = settled(sae_config, d, sampler.n_rows)
     model = make_sae(d, with_spares(sae_config), seed=config.seed).to(config.device)
     steps = config.epochs * (config.steps_per_epoch or sampler.steps_per_pass)
-    model.wide_until = WIDE_SHARE * steps
+    if sae_config.wide_loss:
+        model.wide_until = WIDE_SHARE * steps
+    if watched is not None:
+        since = model.wide_until if sae_config.wide_loss else 0
+        watched = replace(watched, since=since if config.patience else None)
     start = _first_rows(sampler)
     _check_finite(start.cpu().numpy())
     model.start_from(start)

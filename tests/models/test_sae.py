@@ -319,6 +319,7 @@ def test_wide_loss_falls_to_nothing_over_the_steps_it_is_given():
     assert whole > 0.01 and model.wide_weight(0) == 0.5 and model.wide_weight(10) == 0.375
     assert loss(model, 10) - base == pytest.approx(0.75 * whole, rel=1e-4)
     assert loss(model, 40) == loss(model, 1000) == base
+    assert model.eval().wide_weight(0) == 0 and loss(model, 0) == loss(plain.eval(), 0)
 
 
 @pytest.mark.parametrize("standardize", [True, False])

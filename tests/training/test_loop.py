@@ -73,6 +73,23 @@ def test_patience_zero_never_stops_but_keeps_the_best():
     assert model.weight.item() == pytest.approx(-0.4)
 
 
+def test_epochs_before_since_are_measured_and_neither_kept_nor_waited_for():
+    model, values = Walker(), iter([0.9, 0.8, 0.1, 0.3, 0.2, 0.2])
+    validation = Validation(lambda _: next(values), "value", since=5)  # two steps an epoch
+    history = train(model, Ones(), config(patience=2), validation=validation)
+    assert [one["value"] for one in history.records] == [0.9, 0.8, 0.1, 0.3, 0.2, 0.2]
+    assert (history.best_epoch, history.best_value, history.stopped_early) == (4, 0.3, True)
+    assert model.weight.item() == pytest.approx(-0.1 * 2 * 4)
+
+
+def test_since_none_keeps_the_last():
+    model, values = Walker(), iter([0.9, 0.1, 0.1, 0.1, 0.1, 0.1])
+    validation = Validation(lambda _: next(values), since=None)
+    history = train(model, Ones(), config(patience=2), validation=validation)
+    assert len(history.records) == 6 and history.best_epoch is None and not history.stopped_early
+    assert model.weight.item() == pytest.approx(-0.1 * 2 * 6)
+
+
 def test_validation_sees_the_model_in_eval_mode_without_gradients():
     def measure(model):
         assert not model.training and not torch.is_grad_enabled()

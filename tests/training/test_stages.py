@@ -7,7 +7,7 @@ import torch
 from cfsae_fast.config import CFAEConfig, SAEConfig, TrainConfig
 from cfsae_fast.models import CFAES
 from cfsae_fast.ops import Rows
-from cfsae_fast.training import HeldOut, embed, fit_cfae, fit_sae, ndcg_of
+from cfsae_fast.training import HeldOut, embed, fit_cfae, fit_sae, ndcg_of, stages
 from cfsae_fast.training.samplers import ArraySampler, EmbeddingSampler
 from cfsae_fast.training.stages import histories_of
 
@@ -217,3 +217,20 @@ def test_arguments_that_do_not_go_together(elsa):
 def test_one_and_the_same_embedding_does_not_break_it():
     sae = fit_sae(np.ones((5, 4), np.float32), None, *quick_sae())
     assert all(torch.isfinite(one).all() for one in sae.parameters())
+
+
+def test_an_sae_keeps_its_last_epoch_or_the_best_once_the_loss_of_four_k_has_fallen(monkeypatch):
+    """Its early epochs do well at validation with latents that fire beyond the first k alone."""
+    found = []
+
+    def watched(model, sampler, config, *, validation, **options):
+        found.append((validation.since, model.wide_until))
+
+    monkeypatch.setattr(stages, "train", watched)
+    array = np.random.default_rng(0).standard_normal((40, 4)).astype(np.float32)
+    for patience, wide_loss in ((0, 0.25), (3, 0.25), (3, 0.0)):
+        config = SAEConfig(k=2, n_latents=8, wide_loss=wide_loss)
+        training = TrainConfig(epochs=10, steps_per_epoch=4, patience=patience)
+        fit_sae(array, None, config, training, validation=array)
+    falls = stages.WIDE_SHARE * 40
+    assert found == [(None, falls), (falls, falls), (0, np.inf)]
