@@ -9,7 +9,7 @@ Importing this package imports numpy and safetensors only; training brings torch
 from cfsae_fast._version import __version__
 from cfsae_fast.recommender import Explanation, Recommendations, SteerableRecommender
 from cfsae_fast.sae import SAE
-from cfsae_fast.steering import boost, only, suppress
+from cfsae_fast.steering import boost, only, suppress, toward
 
 __all__ = [
     "SAE",
@@ -20,4 +20,5 @@ __all__ = [
     "boost",
     "only",
     "suppress",
+    "toward",
 ]

@@ -8,7 +8,18 @@ from hypothesis import strategies as st
 from cfsae_fast import steering
 from cfsae_fast.errors import UnknownConceptError
 from cfsae_fast.ops import Code, KnobKind, Knobs
-from cfsae_fast.steering import Add, Mix, Scale, Turns, apply, boost, only, resolve, suppress
+from cfsae_fast.steering import (
+    Add,
+    Mix,
+    Scale,
+    Turns,
+    apply,
+    boost,
+    only,
+    resolve,
+    suppress,
+    toward,
+)
 
 PUSH = steering.SUPPRESS_PUSH
 Z = np.array([4.0, 0.0, 3.0, 1.0, 0.0])  # s = 8
@@ -82,6 +93,45 @@ def test_relative_add_uses_the_sum_before_scaling():
     np.testing.assert_allclose(steered(turns), [0, -2, 0, 0, 0])
 
 
+def direction(concept):
+    """Where toward goes, standing in for a recommender: two atoms whose sum is 0.5 long."""
+    return np.array([1, 2]), np.array([0.75, 0.25]), 0.0 if concept == "nowhere" else 0.5
+
+
+def test_toward_adds_by_the_pull_and_the_sum_before():
+    row = resolve(toward("noir", 0.5), Map(), direction)
+    step = 2 * steering.TOWARD_REACH * np.array([0.75, 0.25])  # length 1/2: twice the weights
+    np.testing.assert_allclose(row.weights, step)
+    assert row.is_pulled and row.is_relative and not row.at(8, 2).is_pulled
+    np.testing.assert_allclose(apply(Z, row) - Z, [0, *8 * step, 0, 0])
+    np.testing.assert_allclose(row.at(8, 0.25).weights, 2 * step)
+    third = resolve(toward("noir", 0.25), Map(), direction).weights
+    np.testing.assert_allclose(third, step / 3)
+    joined = resolve(
+        toward("noir", 0.5) + boost("horror", 0.5) + suppress("anime"), Map(), direction
+    )
+    np.testing.assert_allclose(
+        apply(Z, joined), [2 + 4, *8 * step, 0.5, -8 * PUSH] + 0.5 * np.array([0, 0, 3, 0, 0])
+    )
+
+
+def test_toward_of_each_row_goes_by_its_own_pull():
+    batch = [toward("noir", 0.5), None, toward("noir", 0.5) + Add((4,), 1.0)]
+    resolved = lambda turns: resolve(turns, Map(), direction)  # noqa: E731
+    knobs = steering.knobs_for(
+        list(map(steering.as_turns, batch)), Map(), np.array([1.0, 5.0, 2.0]),
+        lambda: np.array([1.0, 7.0, 0.5]), resolved=resolved,
+    )  # fmt: skip
+    step = 2 * steering.TOWARD_REACH * np.array([0.75, 0.25])
+    assert knobs.offsets.tolist() == [0, 2, 2, 5]
+    np.testing.assert_allclose(knobs.weights, [*step, *step, 1.0], rtol=1e-6)
+    for pull, message in ((None, "pull must be given for turns that go by it"),
+                          (np.ones(2), r"pull must have shape \(3,\), got \(2,\)"),
+                          (np.array([1, np.inf, 1]), "pull must be finite")):  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            steering.knobs_for(batch, Map(), np.ones(3), pull, resolved=resolved)
+
+
 def test_a_code_of_zeros_is_left_alone_by_mix_and_suppress():
     np.testing.assert_array_equal(steered(boost("noir", 0.9) + suppress("horror"), 0 * Z), 0 * Z)
 
@@ -110,6 +160,11 @@ def test_mix_scales_weights_to_one():
 )
 def test_a_turn_of_nothing_leaves_no_knob(turns):
     assert len(resolve(turns, Map()).latents) == 0
+
+
+@pytest.mark.parametrize("turns", [toward("noir", 0), toward("nowhere", 0.5)])
+def test_toward_may_come_to_nothing(turns):
+    assert len(resolve(turns, Map(), direction).latents) == 0
 
 
 def test_suppressing_twice_silences_by_the_product():
@@ -284,6 +339,8 @@ BAD = {
         "activation must be finite",
     ),
     "unknown": (lambda: steered(boost("nori", 0.3)), "concept 'nori' is unknown"),
+    "toward strength": (lambda: toward("noir", 1.1), r"strength must be in \[0, 1\], got 1.1"),
+    "toward alone": (lambda: steered(toward("noir", 0.3)), "must be asked of a recommender"),
     "no map": (lambda: resolve(boost("noir", 0.3)), "concept 'noir' is unknown: there are no"),
 }
 

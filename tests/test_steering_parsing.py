@@ -13,6 +13,7 @@ from cfsae_fast.steering import (
     from_text,
     only,
     suppress,
+    toward,
 )
 
 
@@ -29,6 +30,11 @@ from cfsae_fast.steering import (
         ('"-x"=0.2, -"only:y"', (boost("-x", 0.2), suppress("only:y"))),
         ("only : film noir", (only("film noir"),)),
         ("only you=0.2", (boost("only you", 0.2),)),
+        ("toward:film noir=0.3, -horror", (toward("film noir", 0.3), suppress("horror"))),
+        ("toward : anime, a=0.1", (toward("anime", DEFAULT_ALPHA), boost("a", 0.1))),
+        ('toward:#7=0.2,toward:"#7"=1', (toward(7, 0.2), toward("#7", 1))),
+        ("toward home=0.2, toward", (boost("toward home", 0.2), boost("toward", DEFAULT_ALPHA))),
+        ('"toward:x"=0.2', (boost("toward:x", 0.2),)),
         ("#metoo, 1980's", (boost("#metoo", DEFAULT_ALPHA), boost("1980's", DEFAULT_ALPHA))),
         ("", ()),
         ("  ", ()),
@@ -56,6 +62,12 @@ def test_text(text, turns):
         ("--a", "steer must read like"),
         ("only:", "steer must read like"),
         ("a 0.3 b = 0.3 c", "steer must read like"),
+        ("toward:", "steer must read like .*toward:sci-fi=0.3', got 'toward:'"),
+        ("toward:only:a", "steer must read like"),
+        ("-toward:a=0.3", "steer must read like"),
+        ("toward:a=-0.3", r"strength must be in \[0, 1\], got -0.3"),
+        ("toward:a=1.5", r"strength must be in \[0, 1\], got 1.5"),
+        ("toward:a=far", "must give 'a' a number, got 'far'"),
     ],
 )
 def test_bad_text(text, message):
@@ -74,6 +86,9 @@ def test_dict():
         boost(8, 0.2),
     )
     assert from_dict(wishes) == as_turns(wishes) == Turns(want)
+    far = {"film noir": {"toward": 0.3}, "#8": {"toward": 0.1}, "anime": 0.2}
+    want = (toward("film noir", 0.3), toward(8, 0.1), boost("anime", 0.2))
+    assert from_dict(far) == as_turns(far) == Turns(want)
     assert as_turns({}) == as_turns(None) == as_turns([]) == Turns()
 
 
@@ -95,6 +110,10 @@ def test_a_dict_that_was_read_before_is_read_alike_and_its_equals_are_not():
         ({"a": None}, r"steer\['a'\] must be a number, got None"),
         ({"a": True}, r"steer\['a'\] must be a number, got True"),
         ({"": 0.1}, "concept must not be empty"),
+        ({"a": {"toward": 1.5}}, r"strength must be in \[0, 1\], got 1.5"),
+        ({"a": {"toward": "far"}}, r"steer\['a'\]\['toward'\] must be a number, got 'far'"),
+        ({"a": {"towards": 0.3}}, r"must be a number, 'only' or {'toward': strength}, got {'tow"),
+        ({"a": {}}, r"must be a number, 'only' or {'toward': strength}, got {}"),
     ],
 )
 def test_bad_dict(wishes, message):

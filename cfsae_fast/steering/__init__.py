@@ -6,11 +6,13 @@ states the formula and resolves wishes to knobs.
 
 from cfsae_fast.steering.algebra import (
     SUPPRESS_PUSH,
+    TOWARD_REACH,
     KnobRow,
     Targets,
     apply,
     knobs_for,
     resolve,
+    toward_amounts,
 )
 from cfsae_fast.steering.parsing import DEFAULT_ALPHA, as_turns, from_dict, from_text, per_row
 from cfsae_fast.steering.words import (
@@ -20,16 +22,19 @@ from cfsae_fast.steering.words import (
     Only,
     Scale,
     Suppress,
+    Toward,
     Turn,
     Turns,
     boost,
     only,
     suppress,
+    toward,
 )
 
 __all__ = [
     "DEFAULT_ALPHA",
     "SUPPRESS_PUSH",
+    "TOWARD_REACH",
     "Add",
     "Boost",
     "KnobRow",
@@ -38,6 +43,7 @@ __all__ = [
     "Scale",
     "Suppress",
     "Targets",
+    "Toward",
     "Turn",
     "Turns",
     "apply",
@@ -50,4 +56,6 @@ __all__ = [
     "per_row",
     "resolve",
     "suppress",
+    "toward",
+    "toward_amounts",
 ]

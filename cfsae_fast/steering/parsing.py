@@ -15,20 +15,23 @@ from cfsae_fast.steering.words import (
     Concept,
     Only,
     Suppress,
+    Toward,
     Turn,
     Turns,
     boost,
     number,
     only,
     suppress,
+    toward,
 )
 
 DEFAULT_ALPHA = 0.3  # share of activation for a concept named without a number
 
 _LATENT = re.compile(r"#(\d+)\Z")
 _TURN = re.compile(
-    r"""\s* (?:(?P<only>only)\s*: | (?P<sign>[-+]))?
-        \s* (?: "(?P<quoted>(?:[^"\\]|\\.)*)" | (?!only\s*:) (?P<plain>[^\s,="+-][^,="]*?) )
+    r"""\s* (?:(?P<word>only|toward)\s*: | (?P<sign>[-+]))?
+        \s* (?: "(?P<quoted>(?:[^"\\]|\\.)*)"
+             | (?!(?:only|toward)\s*:) (?P<plain>[^\s,="+-][^,="]*?) )
         \s* (?:=\s*(?P<amount>[^\s,]+)\s*)?
         (?:,|\Z)""",
     re.VERBOSE,
@@ -42,6 +45,7 @@ def from_text(text: str) -> Turns:
         -horror           suppress                   -horror=0.5  suppress, half as strong
         horror=-0.5       the same                   only:anime   only
         #889=0.15         boost the latent 889       "a, b"=0.2   a name with , = " - or # in it
+        toward:anime=0.3  toward                     toward:anime toward, by DEFAULT_ALPHA
 
     Raises:
         ValueError: the text does not read as that, or a number is out of range.
@@ -51,8 +55,8 @@ def from_text(text: str) -> Turns:
         found = _TURN.match(text, at)
         if found is None:
             raise ValueError(
-                f"steer must read like 'film noir=0.3, -horror, only:anime', got {text[at:]!r}"
-                f' at character {at}; put names with , or = in "..."'
+                "steer must read like 'film noir=0.3, -horror, only:anime, toward:sci-fi=0.3', got "
+                f'{text[at:]!r} at character {at}; put names with , or = in "..."'
             )
         turns.append(_turn_of(found))
         at = found.end()
@@ -62,8 +66,8 @@ def from_text(text: str) -> Turns:
 def from_dict(wishes: Mapping[Concept, Any]) -> Turns:
     """Turns from {concept: amount}, as JSON takes it.
 
-    amount in (0, 1]: boost by it; in [-1, 0): suppress with that strength; "only": only. A key
-    "#889", or the int 889, is that latent.
+    amount in (0, 1]: boost by it; in [-1, 0): suppress with that strength; "only": only;
+    {"toward": strength}: toward. A key "#889", or the int 889, is that latent.
 
     Raises:
         ValueError: an amount is out of range or not a number.
@@ -71,7 +75,7 @@ def from_dict(wishes: Mapping[Concept, Any]) -> Turns:
     turns = []
     for name, amount in wishes.items():
         concept = _concept_of(name) if isinstance(name, str) else name
-        turns.append(only(concept) if amount == "only" else _by_sign(concept, amount))
+        turns.append(only(concept) if amount == "only" else _by_amount(concept, amount))
     return Turns(turns)
 
 
@@ -104,7 +108,7 @@ def _remembered(wishes: Mapping[Concept, Any]) -> Turns:
     """`from_dict`, once for wishes that come again and again."""
     try:  # 1, 1.0 and True are equal, and do not read alike
         return _from_items(tuple((*one, *map(type, one)) for one in wishes.items()))
-    except TypeError:  # an amount that cannot be remembered, nor be right: from_dict says why
+    except TypeError:  # an amount that cannot be remembered: toward's, or one that is wrong
         return from_dict(wishes)
 
 
@@ -133,17 +137,32 @@ def per_row(steer: Any, n_rows: int) -> list[Turns]:
 def _turn_of(found: re.Match[str]) -> Turn:
     quoted, amount = found["quoted"], found["amount"]
     concept = _concept_of(found["plain"]) if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
-    if found["only"]:
+    if found["word"] == "only":
         if amount is not None:
             raise ValueError(f"only:{concept} must have no number, got {amount!r}")
         return only(concept)
+    going = found["word"] == "toward"
     if amount is None:
-        return suppress(concept) if found["sign"] == "-" else boost(concept, DEFAULT_ALPHA)
+        if found["sign"] == "-":
+            return suppress(concept)
+        return toward(concept, DEFAULT_ALPHA) if going else boost(concept, DEFAULT_ALPHA)
     try:
         value = float(amount)
     except ValueError:
         raise ValueError(f"steer must give {concept!r} a number, got {amount!r}") from None
+    if going:
+        return toward(concept, value)
     return suppress(concept, value) if found["sign"] == "-" else _by_sign(concept, value)
+
+
+def _by_amount(concept: Concept, amount: object) -> Boost | Suppress | Toward:
+    if not isinstance(amount, Mapping):
+        return _by_sign(concept, amount)
+    if set(amount) != {"toward"}:
+        raise ValueError(
+            f"steer[{concept!r}] must be a number, 'only' or {{'toward': strength}}, got {amount!r}"
+        )
+    return toward(concept, number(f"steer[{concept!r}]['toward']", amount["toward"]))
 
 
 def _by_sign(concept: Concept, amount: object) -> Boost | Suppress | Only:

@@ -1,4 +1,4 @@
-"""Floor 2: the words of steering: boost, suppress, only; and its primitives mix, scale, add.
+"""Floor 2: the words of steering: boost, suppress, only, toward; its primitives mix, scale, add.
 
 Station: steer, before it knows any code: a turn is a wish, immutable and checked when it is made.
 """
@@ -117,6 +117,32 @@ def only(concept: Concept) -> Only:
     that no latent says (mode "residual") outweighs it.
     """
     return Only(concept)
+
+
+@dataclass(frozen=True)
+class Toward(Turn):
+    """See `toward`."""
+
+    concept: Concept
+    strength: float
+
+    def __post_init__(self) -> None:
+        _set(self, concept=_concept(self.concept), strength=_share("strength", self.strength))
+
+
+def toward(concept: Concept, strength: float) -> Toward:
+    """Move every user towards `concept`, the less the more their own history says.
+
+    strength in [0, 1]: a usual user's embedding and the concept are mixed as 1 - strength to
+    strength; 0 does nothing, 1 is nearly the concept alone. Of the ways to steer compared in
+    docs/findings.md this one leaves most of a user's list for what it gives. Made for mode
+    "residual"; a recommender has to resolve it, which knows the concept's direction (from
+    `SteerableRecommender.label`) and each user's embedding. An int is that one latent.
+
+    Raises:
+        ValueError: strength is NaN or outside [0, 1].
+    """
+    return Toward(concept, strength)
 
 
 @dataclass(frozen=True)
