@@ -18,7 +18,7 @@ from cfsae_fast.errors import require_extra
 from cfsae_fast.export.files import manifest_path, read_manifest
 from cfsae_fast.export.functions import ADD_RELATIVE
 from cfsae_fast.ids import Id
-from cfsae_fast.recommender import SteerableRecommender
+from cfsae_fast.recommender import SteerableRecommender, inputs, pipeline, probing
 from cfsae_fast.recommender.fitted import Fitted
 
 LIBRARY = "libcfsae_ort.so"
@@ -71,7 +71,8 @@ def feeds(
     """A request of external ids and wishes as the graph's inputs, all of them.
 
     histories: lists of item ids; steer: as in `SteerableRecommender.recommend`, one wish for all or
-    a list with one for each.
+    a list with one for each. `toward` becomes plain adds (kind 3), as far as each history's own
+    embedding is to go: whose knobs they are, no other history may have.
 
     Raises:
         UnknownIdError, UnknownConceptError, ValueError: naming the argument.
@@ -79,8 +80,16 @@ def feeds(
     fitted = recommender if isinstance(recommender, Fitted) else recommender.fitted
     positions = [fitted.item_ids.index(list(history)) for history in histories]
     wishes = steering.per_row(steer, len(positions))
-    knobs = [steering.resolve(wish, fitted.concepts) for wish in wishes]
-    kinds = [np.where(row.relative, ADD_RELATIVE, row.kinds) for row in knobs]
+    resolved = [fitted.resolved(wish) for wish in wishes]
+    kinds = [np.where(row.relative, ADD_RELATIVE, row.kinds) for row in resolved]
+    pulls = [1.0] * len(resolved)
+    if any(row.is_pulled for row in resolved):
+        request = inputs.of_histories(
+            [list(one) for one in histories], fitted.item_ids, unknown="error"
+        )
+        pulls = probing.pulls(fitted, pipeline.embed(fitted, request)).tolist()
+    # the graph multiplies by the code's sum, and the kinds say where
+    knobs = [row.at(1.0, pull) for row, pull in zip(resolved, pulls, strict=True)]
     return {
         "items": _joined(positions, np.int64),
         "offsets": _offsets(positions),

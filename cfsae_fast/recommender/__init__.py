@@ -4,7 +4,6 @@ from cfsae_fast.recommender.core import Recommendations, SteerableRecommender
 from cfsae_fast.recommender.explaining import Explanation, HistoryShare, LatentShare
 from cfsae_fast.recommender.fitted import Fitted
 from cfsae_fast.recommender.live import LiveProfile
-from cfsae_fast.recommender.probing import turned
 
 __all__ = [
     "Explanation",
@@ -14,5 +13,4 @@ __all__ = [
     "LiveProfile",
     "Recommendations",
     "SteerableRecommender",
-    "turned",
 ]

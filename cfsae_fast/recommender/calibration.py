@@ -16,7 +16,7 @@ from cfsae_fast import metrics
 from cfsae_fast.recommender import pipeline
 from cfsae_fast.recommender.fitted import Fitted
 from cfsae_fast.recommender.inputs import Request, take
-from cfsae_fast.steering import Boost, Turns, boost
+from cfsae_fast.steering import Boost, Toward, Turns, boost
 
 GRID = (0.0, 0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 1.0)
 HALVINGS = 5  # alpha to within 1/32 of a step of the grid
@@ -81,8 +81,8 @@ def settled(
     """
     distinct = {id(one): one for one in turns}
     if not any(isinstance(turn, Boost) and turn.share for one in distinct.values() for turn in one):
-        cleared = {key: Turns(t for t in one if not _nothing(t)) for key, one in distinct.items()}
-        return [cleared[id(one)] for one in turns]
+        left = {key: cleared(one) for key, one in distinct.items()}
+        return [left[id(one)] for one in turns]
     wanted: dict[Boost, list[int]] = {}
     for row, one in enumerate(turns):
         asked = [turn for turn in one if isinstance(turn, Boost) and turn.share]
@@ -100,7 +100,12 @@ def settled(
         for row, rest, alpha in zip(rows, others, found.alphas, strict=True):
             turns[row] = rest + boost(turn.concept, float(alpha))
         _say(turn, found)
-    return [Turns(t for t in one if not _nothing(t)) for one in turns]
+    return [cleared(one) for one in turns]
+
+
+def cleared(turns: Turns) -> Turns:
+    """`turns` without those that ask for nothing: the model is asked as if they were not there."""
+    return Turns(one for one in turns if not _nothing(one))
 
 
 def items_of(fitted: Fitted, concept: str) -> np.ndarray:
@@ -162,6 +167,8 @@ def _rows(request: Request, rows: Any) -> Request:
 
 
 def _nothing(turn: Any) -> bool:
+    if isinstance(turn, Toward):
+        return turn.strength == 0
     return isinstance(turn, Boost) and turn.alpha == 0 and turn.share is None
 
 

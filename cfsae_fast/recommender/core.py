@@ -146,7 +146,7 @@ class SteerableRecommender:
         return model
 
     def label(self, tags: Tags, *, method: str | None = None, top: int | None = None) -> None:
-        """Name the latents anew with `tags` (positions of `tags` are this model's items)."""
+        """Name the latents anew with `tags`, by position: one map for boost, another for toward."""
         from cfsae_fast.recommender import labelling
 
         self._fitted = labelling.label(self.fitted, tags, method=method, top=top)
@@ -225,8 +225,8 @@ class SteerableRecommender:
             histories: one list of item ids, a list of such lists, or a scipy CSR of positions. An
                 empty history is served from the mean training user.
             n: how many; beyond the catalogue the rest is padding.
-            steer: {"film noir": 0.3, "horror": -1}, "film noir=0.3, -horror", turns such as
-                `boost("film noir", 0.3)`, or a list with one of these (or None) for every row.
+            steer: {"film noir": 0.3, "horror": -1}, "toward:film noir=0.3, -horror", turns such as
+                `toward("film noir", 0.3)`, or a list with one of these (or None) for every row.
             mode: "residual" (no knob turned: exactly the base model) or "reconstruct".
             allow, deny: item ids that alone may, or may not, be recommended.
             unknown: "error", or "ignore" to leave unknown history items out.
@@ -330,7 +330,7 @@ class SteerableRecommender:
         at = int(fitted.item_ids.index([item])[0])
         embedding = pipeline.embed(fitted, request)
         encoded = fitted.sae.encode(embedding)
-        knobs = pipeline.knobs_of(fitted, steering.per_row(steer, 1), encoded)
+        knobs = pipeline.knobs_of(fitted, steering.per_row(steer, 1), encoded, embedding)
         code = encoded.code
         if knobs is not None:
             code = ops.steer(code, knobs, n_latents=fitted.sae.n_latents)

@@ -15,7 +15,7 @@ import numpy as np
 
 from cfsae_fast import steering
 from cfsae_fast._version import __version__
-from cfsae_fast.concepts import ConceptMap
+from cfsae_fast.concepts import Concept, ConceptMap
 from cfsae_fast.errors import DataError, ModelFormatError
 from cfsae_fast.ids import Ids, texts_from_arrays, texts_to_arrays
 from cfsae_fast.inference import CFAENetwork, FoldedTables, SAENetwork, load_tables, save_tables
@@ -27,6 +27,7 @@ KIND = "recommender"
 WISHES = 4096  # resolved ones that a model remembers
 USUAL = 2048  # stored users whose lengths tell what is usual
 TABLES = "folded"  # the folder of folded tables inside a saved model
+PROBE = "probe"  # the method of a map made by `probing`
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,8 +37,9 @@ class Fitted:
     histories: stored users' rows, by position. cold: (d,) the mean training embedding, which stands
     in for an empty history. titles: (I,) str or None. user_factors: (U, d) or None: embeddings of
     the stored users that were brought along (`wrap`) instead of encoded from their histories.
-    latent_names: latent -> concept that describes it best. report: configs and metrics of training.
-    folded: tables for serving, or None; the answers are the same.
+    concepts: what boost, suppress and only mean; probed: what toward does, where concepts is not
+    made by probing itself. latent_names: latent -> concept that describes it best. report: configs
+    and metrics of training. folded: tables for serving, or None; the answers are the same.
     """
 
     cfae: CFAENetwork
@@ -52,6 +54,7 @@ class Fitted:
     user_factors: np.ndarray | None = None
     report: dict[str, Any] = field(default_factory=dict)
     folded: FoldedTables | None = None
+    probed: ConceptMap | None = None
     _wishes: dict[steering.Turns, steering.KnobRow] = field(
         default_factory=dict, init=False, repr=False
     )
@@ -94,17 +97,58 @@ class Fitted:
         lengths = np.linalg.norm(embedding.astype(np.float64), axis=1)
         return float(np.median(lengths[lengths > 0])) if lengths.any() else 1.0
 
+    @property
+    def toward_map(self) -> ConceptMap | None:
+        """The map that toward asks, or None: the model was labelled before there was one."""
+        if self.concepts is not None and self.concepts.method == PROBE:
+            return self.concepts
+        return self.probed
+
+    def toward_concept(self, name: str) -> Concept | None:
+        """What toward knows of a concept, its confidence above all, or None where it cannot go."""
+        known = self.toward_map
+        return known.get(name) if known is not None and name in known else None
+
+    def direction(self, concept: steering.Concept) -> tuple[np.ndarray, np.ndarray, float]:
+        """Where toward moves users: latents (m,), weights (m,) of sum 1, and `length_of` them.
+
+        Raises:
+            UnknownConceptError: no such concept. ValueError: no map, or no such latent.
+        """
+        if not isinstance(concept, str):
+            if not 0 <= concept < self.sae.n_latents:
+                raise ValueError(
+                    f"toward must name a latent in [0, {self.sae.n_latents}), got {concept}"
+                )
+            latents, weights = np.array([concept]), np.ones(1)
+        elif self.toward_map is None:
+            raise ValueError(
+                f"toward({concept!r}, ...) must have the model labelled with a map for it, got one "
+                "that was labelled without; label it again: model.label(tags), or "
+                "cfsae label MODEL SOURCE"
+            )
+        else:
+            latents, weights = self.toward_map.target(concept)
+        return latents, weights, self.length_of(latents, weights)
+
+    def length_of(self, latents: np.ndarray, weights: np.ndarray) -> float:
+        """How long the sum of these latents' atoms is, by weights."""
+        told = np.asarray(weights, dtype=np.float64) @ self.sae.dictionary[latents]
+        return float(np.linalg.norm(told))
+
     def resolved(self, turns: steering.Turns) -> steering.KnobRow:
         """`steering.resolve` with this model's concepts; the same wishes come again and again."""
         found = self._wishes.get(turns)
         if found is None:
             if len(self._wishes) >= WISHES:
                 self._wishes.clear()
-            found = self._wishes[turns] = steering.resolve(turns, self.concepts)
+            found = steering.resolve(turns, self.concepts, self.direction)
+            self._wishes[turns] = found
         return found
 
     def with_concepts(self, concepts: ConceptMap | None, names: dict[int, str]) -> Fitted:
-        return replace(self, concepts=concepts, latent_names=names)
+        """The model with another map, and with nothing left of the one that it had."""
+        return replace(self, concepts=concepts, probed=None, latent_names=names)
 
 
 def save(fitted: Fitted, path: str | os.PathLike) -> Path:
@@ -121,10 +165,12 @@ def save(fitted: Fitted, path: str | os.PathLike) -> Path:
         "report": fitted.report,
         "latent_names": {str(latent): name for latent, name in fitted.latent_names.items()},
         "concepts": None,
+        "probed": None,
     }
-    if fitted.concepts is not None:
-        arrays, meta["concepts"] = fitted.concepts.to_arrays()
-        extra.update({f"concepts.{name}": one for name, one in arrays.items()})
+    for part in ("concepts", "probed"):
+        if (found := getattr(fitted, part)) is not None:
+            arrays, meta[part] = found.to_arrays()
+            extra.update({f"{part}.{name}": one for name, one in arrays.items()})
     meta["cfae"] = fitted.cfae.describe()
     files = {
         "recommender.json": meta,
@@ -177,11 +223,6 @@ def _assemble(files: dict[str, Any]) -> Fitted:
         files["extra.safetensors"],
         files["ids.safetensors"],
     )
-    concepts = None
-    if meta["concepts"] is not None:
-        prefix = "concepts."
-        arrays = {k.removeprefix(prefix): v for k, v in extra.items() if k.startswith(prefix)}
-        concepts = ConceptMap.from_arrays(arrays, meta["concepts"])
     sae = {k.removeprefix("sae/"): v for k, v in files.items() if k.startswith("sae/")}
     rows = files["histories.safetensors"]
     return Fitted(
@@ -192,8 +233,20 @@ def _assemble(files: dict[str, Any]) -> Fitted:
         histories=Rows(rows["offsets"], rows["items"]),
         cold=extra["cold"],
         titles=texts_from_arrays(ids, "title") if "title.utf8" in ids else None,
-        concepts=concepts,
+        concepts=_map_of(extra, "concepts", meta["concepts"]),
+        probed=_map_of(extra, "probed", meta.get("probed")),  # models made before it have none
         latent_names={int(latent): name for latent, name in meta["latent_names"].items()},
         user_factors=extra.get("user_factors"),
         report=meta["report"],
     )
+
+
+def _map_of(
+    extra: dict[str, np.ndarray], part: str, meta: dict[str, Any] | None
+) -> ConceptMap | None:
+    """One of the model's concept maps, or None where it has none."""
+    if meta is None:
+        return None
+    prefix = f"{part}."
+    arrays = {k.removeprefix(prefix): v for k, v in extra.items() if k.startswith(prefix)}
+    return ConceptMap.from_arrays(arrays, meta)

@@ -6,10 +6,12 @@ Station: stage 3, item codes x tags -> ConceptMap. Needs scipy (extra "train").
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from cfsae_fast import concepts
+from cfsae_fast.concepts import ConceptMap
 from cfsae_fast.data import OUTSIDE, Tags
 from cfsae_fast.ids import Ids
 from cfsae_fast.ops import Code
@@ -36,17 +38,26 @@ def label(
 ) -> Fitted:
     """The model with concepts from `tags`, whose item positions are the model's.
 
-    method, top: as `probing.mapped`; None: its defaults.
+    It gets two maps, each with its own confidence: `concepts`, which boost, suppress, only and
+    explanations read, by `method` with `top` latents (as `probing.mapped`; None: its defaults), and
+    `probed` for toward. A boost along a probed map moves little, as its many atoms cancel, and
+    toward needs them; so neither map can stand in for the other. method "probe" is for those who
+    want one map for all: toward reads it then, with the `top` that was asked for.
     """
     codes, matrix = item_codes(fitted), tags.matrix(len(fitted.item_ids))
     popularity = np.bincount(fitted.histories.items, minlength=len(fitted.item_ids))
-    how = {"method": method, "top": top, "popularity": popularity}
-    found = probing.mapped(fitted, codes, matrix, tags.names, **how)
-    sure = trust.confidence(fitted, codes, matrix, tags.names, seed=LABEL_SEED, **how)
+
+    def tested(**how: Any) -> ConceptMap:
+        found = probing.mapped(fitted, codes, matrix, tags.names, **how)
+        sure = trust.confidence(fitted, codes, matrix, tags.names, seed=LABEL_SEED, **how)
+        return replace(found, confidence=sure)
+
+    found = tested(method=method, top=top, popularity=popularity)
+    probed = None if method == probing.METHOD else tested(method=probing.METHOD)
     carriers = (matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32))
-    found = replace(found, confidence=sure, carriers=carriers)
+    found = replace(found, carriers=carriers)
     names = concepts.latent_names(codes, matrix, tags.names, fitted.sae.n_latents)
-    return replace(fitted, concepts=found, latent_names=names)
+    return replace(fitted, concepts=found, probed=probed, latent_names=names)
 
 
 def onto(tags: Tags, source: Ids, target: Ids) -> Tags:

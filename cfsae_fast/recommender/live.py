@@ -16,7 +16,7 @@ import numpy as np
 from cfsae_fast import ops, steering
 from cfsae_fast.ids import Id
 from cfsae_fast.ops import Encoded, Recommended, Rows
-from cfsae_fast.recommender import inputs, pipeline
+from cfsae_fast.recommender import calibration, inputs, pipeline
 from cfsae_fast.recommender.fitted import Fitted
 from cfsae_fast.recommender.inputs import Request
 
@@ -104,12 +104,12 @@ class LiveProfile:
 
     def turn(self, steer: Any) -> None:
         """Set the knobs, as recommend's `steer`; None turns all of them back."""
-        turns = steering.per_row(steer, 1)
+        turns = [calibration.cleared(one) for one in steering.per_row(steer, 1)]
         if self._kept is None:  # is everything known?
             knobs = None
-            steering.knobs_for(turns, self.fitted.concepts, np.zeros(1))
+            self.fitted.resolved(turns[0])
         else:
-            knobs = pipeline.knobs_of(self.fitted, turns, self._kept.encoded)
+            knobs = self._knobs_of(turns)
         self._turns, self._knobs = turns, knobs
 
     def top(self, n: int = 10) -> Top:
@@ -129,7 +129,7 @@ class LiveProfile:
         kept = self._keep()
         seen = self._request.rows if self.exclude_seen else None
         if self._knobs is None:
-            self._knobs = pipeline.knobs_of(fitted, self._turns, kept.encoded)
+            self._knobs = self._knobs_of(self._turns)
         if self._knobs is None:  # reconstruct, nothing turned
             moved = fitted.sae.decode(kept.encoded)
             return folded.recommend(fitted.cfae, kept.encoded, moved, n, seen=seen)
@@ -159,6 +159,10 @@ class LiveProfile:
             scores = ops.folded_scores(encoded.code, fitted.folded.decode_side.table)[0]
             self._kept = _Kept(embedding, encoded, scores)
         return self._kept
+
+    def _knobs_of(self, turns: list[steering.Turns]) -> ops.Knobs | None:
+        kept = self._keep()
+        return pipeline.knobs_of(self.fitted, turns, kept.encoded, kept.embedding)
 
     def _dense(self) -> np.ndarray:
         """Base scores (I,) of the embedding: an I x I table would be needed to fold them."""

@@ -13,6 +13,7 @@ import numpy as np
 from cfsae_fast import ops, steering
 from cfsae_fast.concepts import ConceptMap
 from cfsae_fast.ops import Encoded, Knobs, Recommended, Rows
+from cfsae_fast.recommender import probing
 from cfsae_fast.recommender.fitted import Fitted
 from cfsae_fast.recommender.inputs import Request
 
@@ -48,13 +49,16 @@ def embed(fitted: Fitted, request: Request, threads: int = 0) -> np.ndarray:
     return embedding
 
 
-def knobs_of(fitted: Fitted, turns: list[Any], encoded: Encoded | None) -> Knobs | None:
-    """The knobs of each row's turns, or None where no row turns any; encoded may be None where
-    none is relative to the code."""
+def knobs_of(
+    fitted: Fitted, turns: list[Any], encoded: Encoded | None, embedding: np.ndarray | None
+) -> Knobs | None:
+    """The knobs of each row's turns, or None where no row turns any; encoded and embedding may be
+    None where none is relative to the code."""
     if not any(turns):
         return None
     activation = None if encoded is None else partial(encoded.code.values.sum, axis=1)
-    return steering.knobs_for(turns, fitted.concepts, activation, resolved=fitted.resolved)
+    pull = None if embedding is None else partial(probing.pulls, fitted, embedding)
+    return steering.knobs_for(turns, fitted.concepts, activation, pull, resolved=fitted.resolved)
 
 
 def steer(
@@ -105,7 +109,7 @@ def answer(
     """The whole line: rows and turns to top-N item positions and scores."""
     check_mode(mode)
     if mode == "reconstruct" and _in_one_call(fitted, request, turns):
-        knobs = knobs_of(fitted, turns, None)
+        knobs = knobs_of(fitted, turns, None, None)
         options = {"exclude_seen": exclude_seen, "allowed": allowed, "threads": threads}
         return fitted.folded_model.answer(request.rows, knobs, n, **options)
     seen = request.rows if exclude_seen else None
@@ -129,7 +133,7 @@ def _turned(
     threads: int,
 ) -> tuple[np.ndarray, Encoded]:
     """embedding' (B, d), and the code that it is decoded from (reconstruct)."""
-    sae, knobs = fitted.sae, knobs_of(fitted, turns, encoded)
+    sae, knobs = fitted.sae, knobs_of(fitted, turns, encoded, embedding)
     if knobs is None:
         return sae.decode(encoded, threads=threads), encoded
     moved = ops.steer_decode(

@@ -17,11 +17,10 @@ from cfsae_fast.ops import (
     Encoded,
     FoldedSide,
     FoldedTable,
-    Knobs,
     Recommended,
     Rows,
 )
-from cfsae_fast.recommender import pipeline
+from cfsae_fast.recommender import pipeline, probing
 from cfsae_fast.recommender.fitted import Fitted
 from cfsae_fast.recommender.inputs import Request
 
@@ -133,8 +132,14 @@ class _Placed:
         code, stats = encoded
         if not any(turns):
             return ops.sparse_decode(code, self.dictionary, self.bias, stats), encoded
-        activation = code.values.sum(dim=1).cpu().numpy()
-        knobs = Knobs(*steering.knobs_for(turns, self.fitted.concepts, activation))
+        fitted, activation = self.fitted, code.values.sum(dim=1).cpu().numpy()
+        knobs = steering.knobs_for(
+            turns,
+            fitted.concepts,
+            activation,
+            lambda: probing.pulls(fitted, embedding.cpu().numpy()),
+            resolved=fitted.resolved,
+        )
         rest = (self.dictionary, self.bias, stats)
         moved = ops.steer_decode(embedding, code, knobs, *rest, mode=mode)
         if mode == "residual" or self.decode_side is None:

@@ -2,13 +2,13 @@
 
 Station: stage 3, as the other maps of `concepts`; this one reads item embeddings and the dictionary
 instead of item codes. Ridge regressions from embeddings to the tag give a direction, matching
-pursuit writes it as a few atoms with weights >= 0. How far a wish moves a user along it is told by
-`toward` and `pulls`.
+pursuit writes it as a few atoms with weights >= 0. `steering.toward` moves a user along it, as far
+as `pulls` says.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -16,13 +16,10 @@ from cfsae_fast import concepts
 from cfsae_fast.concepts import ConceptMap
 from cfsae_fast.inference import pursuit
 from cfsae_fast.ops import Code
-from cfsae_fast.recommender.fitted import Fitted
-from cfsae_fast.steering import Add, Turns
+from cfsae_fast.recommender.fitted import PROBE, Fitted
+from cfsae_fast.steering import Add, Turns, toward_amounts
 
-if TYPE_CHECKING:
-    from cfsae_fast.recommender.core import SteerableRecommender
-
-METHOD = "probe"  # of a map, beside concepts.METHODS
+METHOD = PROBE  # of a map, beside concepts.METHODS
 # Times the mean eigenvalue of the items' second moments. 1, 10 and 100 find items of anime-5k's
 # genres that were not shown with the same AUC within 0.01.
 RIDGE = 10.0
@@ -30,11 +27,8 @@ RIDGE = 10.0
 # by how many training users took them, which ranks those right that lists are made of.
 ALIKE, TAKEN = 1.0, 0.1  # their ridges
 TAKEN_SHARE = 0.3  # of the second in the sum, both of length 1
+CHUNK = 1 << 16  # items regressed on at a time: bounds memory at 3 CHUNK d
 TOP = 64  # latents of a map; their sum lies 0.97 along the direction (anime-5k, d 256, L 2048)
-# How far `toward` goes at strength 1/2, in lengths of an atom times the code's sum: about as far as
-# the embedding is long (d 256, k 32).
-REACH = 0.35
-FULL = 0.98  # what strength 1 stands for: 49 times as far as 1/2, nearly all direction
 SURE = 1.5  # the power by which embeddings longer than usual are moved less
 
 
@@ -45,14 +39,19 @@ def directions(
 
     weights (I,) >= 0: how much each item counts (None: all alike).
     """
-    embeddings = items.astype(np.float64)
     counts = np.ones(len(items)) if weights is None else weights / weights.mean()
-    centred = embeddings - counts @ embeddings / len(items)
-    weighted = centred * counts[:, None]
-    moments = weighted.T @ centred
-    moments[np.diag_indices_from(moments)] += ridge * np.trace(moments) / len(moments)
+    blocks = [slice(low, low + CHUNK) for low in range(0, len(items), CHUNK)]
+    mean = sum(counts[at] @ items[at].astype(np.float64) for at in blocks) / len(items)
     carried = (tags != 0).astype(np.float64)
-    return np.linalg.solve(moments, np.asarray(carried @ weighted).T).T
+    moments, aimed = 0.0, 0.0
+    for at in blocks:
+        centred = items[at].astype(np.float64) - mean
+        weighted = centred * counts[at, None]
+        moments = moments + weighted.T @ centred
+        aimed = aimed + np.asarray(carried[:, at] @ weighted)
+    spread = np.trace(moments) or 1.0  # items that are all alike have no direction, and no moments
+    moments[np.diag_indices_from(moments)] += ridge * spread / len(moments)
+    return np.linalg.solve(moments, aimed.T).T
 
 
 def wanted(fitted: Fitted, tags: Any) -> np.ndarray:
@@ -105,39 +104,12 @@ def mapped(
     return concepts.build(codes, tags, names, fitted.sae.n_latents, popularity=popularity, **given)
 
 
-def turned(
-    model: SteerableRecommender, concept: str, strength: float, users: Any = None, *,
-    histories: Any = None,
-) -> list[Turns]:  # fmt: skip
-    """What `recommend` takes as steer to move each user `toward` a concept, by their own pull.
-
-    >>> model.label(tags, method="probe")
-    >>> model.recommend(users, steer=turned(model, "film noir", 0.3, users))
-
-    users, histories: as `recommend`. Of the ways to steer that are compared in docs/findings.md
-    this one leaves most of a user's list for what it gives.
-
-    Raises:
-        UnknownConceptError, UnknownIdError, ValueError: as `toward` and `recommend`.
-    """
-    embedding = model.embed(users, histories=histories)
-    return [
-        toward(model.fitted, model.concept_map, concept, strength, pull=pull)
-        for pull in pulls(model.fitted, embedding).tolist()
-    ]
-
-
 def toward(
     fitted: Fitted, concept_map: ConceptMap, concept: str, strength: float, *, pull: float = 1.0
 ) -> Turns:
-    """Turns that go as far for a concept of many latents as for one of a single latent.
+    """`steering.toward` as Add turns, by a map and a pull that are given; for experiments.
 
-    mix(strength) of weights over many latents moves the embedding little, as their atoms cancel;
-    this adds a sum of atoms of length pull * REACH * strength / (1 - strength) times the code's
-    sum, so that embedding and concept are mixed as 1 - strength to strength, and strengths compare
-    across concepts. Made for mode "residual".
-
-    pull: this user's, of `pulls`. Strength 1 stands for FULL.
+    pull: this user's, of `pulls`.
 
     Raises:
         UnknownConceptError: no such concept. ValueError: strength is not in [0, 1].
@@ -145,17 +117,15 @@ def toward(
     if not 0 <= strength <= 1:
         raise ValueError(f"strength must be in [0, 1], got {strength:g}")
     latents, weights = concept_map.target(concept)
-    weights = np.asarray(weights, dtype=np.float64)
-    length = np.linalg.norm(weights @ fitted.sae.dictionary[latents])
+    length = fitted.length_of(latents, weights)
     if not strength or not length:
         return Turns()
-    share = min(strength, FULL)
-    amounts = pull * REACH / length * share / (1 - share) * weights
+    amounts = toward_amounts(weights.astype(np.float64), length, strength, pull)
     return Turns((Add(tuple(latents.tolist()), tuple(amounts.tolist()), relative=True),))
 
 
 def pulls(fitted: Fitted, embedding: np.ndarray) -> np.ndarray:
-    """How far each user is to be moved beside the usual one, for `toward`: (B, d) -> (B,).
+    """How far each user is to be moved beside the usual one, by toward: (B, d) -> (B,).
 
     (usual length / length) ** SURE: a long embedding stands for a history that says much, and what
     it recommends is worth more; the usual is the median of stored users. An embedding of zeros

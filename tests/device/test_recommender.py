@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cfsae_fast import boost, suppress
+from cfsae_fast import boost, suppress, toward
 from cfsae_fast.config import CFAEConfig, SAEConfig, TrainConfig
 from cfsae_fast.data import generate
 from cfsae_fast.recommender import SteerableRecommender
@@ -46,7 +46,8 @@ def test_answers_on_the_device_are_those_of_the_cpu(emulated, dataset, cfae, sae
     there = SteerableRecommender.load(here.save(tmp_path / "model"), device="cuda")
     names = [concept.name for concept in here.concepts()]
     asked = [{}, {"steer": {names[0]: 0.4}}, {"steer": [boost(names[1], 0.2), suppress(names[0])]},
-             {"exclude_seen": False}, {"deny": [0, 1, 2]}]  # fmt: skip
+             {"steer": toward(names[0], 0.3)}, {"exclude_seen": False},
+             {"deny": [0, 1, 2]}]  # fmt: skip
     histories = [[], [3], [5, 9, 11, 20]]
     for options in asked:
         for mode in ("residual", "reconstruct"):

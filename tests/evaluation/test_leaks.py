@@ -89,11 +89,12 @@ def test_models_and_maps_are_the_same_to_the_bit(pair):
         np.testing.assert_array_equal(getattr(one.sae, name), getattr(other.sae, name))
     np.testing.assert_array_equal(one.cold, other.cold)
     assert one.latent_names == other.latent_names
-    mine, theirs = one.concepts.to_arrays(), other.concepts.to_arrays()
-    assert mine[1] == theirs[1] and mine[0].keys() == theirs[0].keys()
-    assert np.isfinite(mine[0]["confidence"]).any()  # what users are told, from the same tags
-    for name, array in mine[0].items():
-        np.testing.assert_array_equal(array, theirs[0][name])
+    for part in ("concepts", "probed"):
+        mine, theirs = getattr(one, part).to_arrays(), getattr(other, part).to_arrays()
+        assert mine[1] == theirs[1] and mine[0].keys() == theirs[0].keys()
+        assert np.isfinite(mine[0]["confidence"]).any()  # what users are told, from the same tags
+        for name, array in mine[0].items():
+            np.testing.assert_array_equal(array, theirs[0][name])
 
 
 @pytest.fixture(scope="module")

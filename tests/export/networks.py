@@ -57,7 +57,7 @@ def make_sae(kind: str, rng: np.random.Generator, n_latents: int, d: int) -> SAE
 def make_fitted(
     cfae: str = "elsa", sae: str = "topk", *, n_items: int = 90, d: int = 16, n_latents: int = 96
 ) -> Fitted:
-    """Items "i0", "i1", ...; three concepts on two latents each."""
+    """Items "i0", "i1", ...; three concepts on two latents each, which toward does not know."""
     rng = np.random.default_rng(7)
     concepts = ConceptMap(
         names=("film noir", "horror", "anime"),

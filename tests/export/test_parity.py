@@ -1,5 +1,7 @@
 """The exported graph gives Python's answers, with standard ops and with the engine's kernels."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 
 from cfsae_fast import export, steering
 from cfsae_fast.export.parity import compare
+from cfsae_fast.recommender import SteerableRecommender
 from tests.export.networks import CFAES, MODES, SAES
 
 pytest.importorskip("onnxruntime")
@@ -68,6 +71,26 @@ def test_hostile_requests(exported, model, folded, mode, request):
         session = exported.session(*model, mode, custom_ops, folded)
         found = compare(recommender, session, mode, **request)
         assert found.holds, (found, custom_ops)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("cfae", ["elsa", "multvae"])
+def test_toward_comes_as_each_history_s_own_knobs(exported, cfae, mode, custom_ops):
+    recommender, _ = exported.model(cfae, "topk", mode)
+    fitted = replace(recommender.fitted, probed=recommender.fitted.concepts)
+    knowing = SteerableRecommender.from_fitted(fitted)
+    far, near = steering.toward("film noir", 0.4), steering.toward("horror", 0.1)
+    wishes = [far, None, far + near, far + steering.boost("anime", 0.2), near]
+    request = {
+        "histories": [["i1", "i2"], ["i3"], [], [f"i{at}" for at in range(30)], ["i8"]],
+        "steer": [wish and steering.as_turns(wish) for wish in wishes], "deny": ["i9"], "n": 20,
+    }  # fmt: skip
+    session = exported.session(cfae, "topk", mode, custom_ops)
+    found = compare(knowing, session, mode, **request)
+    assert found.holds, found
+    asked = export.feeds(knowing, request["histories"], steer=far)
+    first = asked["knob_weights"][asked["knob_offsets"][:-1]]
+    assert len(set(first.tolist())) == 5 and set(asked["knob_kinds"].tolist()) == {3}
 
 
 def test_code_is_the_library_s(exported, custom_ops):

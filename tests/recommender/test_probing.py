@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from cfsae_fast import SteerableRecommender
 from cfsae_fast.inference import SAENetwork
-from cfsae_fast.recommender import probing, turned
-from cfsae_fast.steering import apply, resolve
+from cfsae_fast.recommender import probing
+from cfsae_fast.steering import TOWARD_REACH, apply, resolve
 
 
 def test_directions_by_hand():
@@ -78,7 +77,7 @@ def test_toward_moves_as_far_however_many_latents_share_a_concept(planted, top):
     for strength, pull, share in ((0.4, 1.0, 2 / 3), (0.5, 1.0, 1), (0.5, 0.3, 0.3), (1, 1, 49)):
         turns = probing.toward(model.fitted, found, name, strength, pull=pull)
         pushed = (apply(code, resolve(turns)) - code) @ sae.dictionary
-        expected = share * probing.REACH * code.sum()
+        expected = share * TOWARD_REACH * code.sum()
         assert np.linalg.norm(pushed) == pytest.approx(expected, rel=1e-4)
     assert not probing.toward(model.fitted, found, name, 0.0)
     with pytest.raises(ValueError, match="strength must be in"):
@@ -118,27 +117,3 @@ def test_toward_raises_the_share_of_its_concept(planted):
             ids = model.recommend(users, n=10, steer=turns if strength else None).ids
             shares.append(mask[model.fitted.item_ids.index(ids.ravel().tolist())].mean())
         assert shares[0] < shares[1] < shares[2]
-
-
-def test_a_model_is_labelled_by_probing_and_moves_every_user_by_their_own_pull(planted, tmp_path):
-    old, dataset = planted
-    model = SteerableRecommender.from_fitted(old.fitted)
-    model.label(dataset.tags, method="probe")
-    assert model.concept_map.method == "probe"
-    told = [one.confidence for one in model.concepts()]
-    assert np.isfinite(told).all() and np.median(told) > 0.6
-    assert told != [one.confidence for one in old.concepts()]  # of this map's own halves
-    users, name = dataset.interactions.user_ids.values[:60].tolist(), model.concepts()[0].name
-    turns = turned(model, name, 0.3, users)
-    pulls = probing.pulls(model.fitted, model.embed(users))
-    amounts = np.array([one[0].amounts[0] for one in turns])
-    np.testing.assert_allclose(amounts / amounts[0], pulls / pulls[0], rtol=1e-6)
-    mask = dataset.tags.item_mask(name, dataset.interactions.n_items)
-    again = SteerableRecommender.load(model.save(tmp_path / "model"))
-    shares = [
-        mask[model.fitted.item_ids.index(again.recommend(users, steer=one).ids.ravel().tolist())]
-        for one in (None, turns)
-    ]
-    assert shares[1].mean() > shares[0].mean() + 0.05
-    with pytest.raises(ValueError, match=r"method must be one of .*'probe'\), got 'prob'"):
-        model.label(dataset.tags, method="prob")
