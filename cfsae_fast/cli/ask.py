@@ -74,11 +74,12 @@ def entries(model: SteerableRecommender, found: Recommendations) -> list[dict[st
 def warn_of(model: SteerableRecommender, wish: str | None) -> None:
     """Say of each concept of a wish whose knob finds its items no better than a coin."""
     for turn in steering.per_row(wish, 1)[0]:
-        name = getattr(turn, "concept", None)
+        name, goes = getattr(turn, "concept", None), isinstance(turn, steering.Toward)
         if isinstance(name, str):
-            found = model.concept_map.get(name)
-            if found.verdict == NO_KNOB:
-                note(f"{found.name}: {NO_KNOB} (confidence {found.confidence:.2f})")
+            found = model.fitted.toward_concept(name) if goes else model.concept_map.get(name)
+            if found and found.verdict == NO_KNOB:
+                by = "toward " * goes + found.name
+                note(f"{by}: {NO_KNOB} (confidence {found.confidence:.2f})")
 
 
 def show_entries(title: str, rows: list[dict[str, Any]]) -> None:
@@ -92,7 +93,7 @@ def show_entries(title: str, rows: list[dict[str, Any]]) -> None:
 @items_option
 @n_option
 @mode_option
-@click.option("--steer", "wish", help='Knobs, such as "film noir=0.3, -horror, only:anime".')
+@click.option("--steer", "wish", help='Knobs, as "film noir=0.3, -horror, toward:anime=0.3".')
 @click.option("--allow", help="Item ids that alone may be recommended, with commas between.")
 @click.option("--deny", help="Item ids that may not be recommended.")
 @click.option("--include-seen", is_flag=True, help="Recommend items of the history too.")
@@ -145,7 +146,10 @@ def steer(
     mode: str,
     as_json: bool,
 ) -> None:
-    """Top-N before and after turning knobs, side by side."""
+    """Top-N before and after turning knobs, side by side.
+
+    WISH: "comedy=0.3, -horror", "only:anime", "toward:film noir=0.3".
+    """
     loaded = SteerableRecommender.load(model)
     asked = who(loaded, user, items)
     before = entries(loaded, loaded.recommend(**asked, n=n))
@@ -225,21 +229,32 @@ def explain(
 @click.option("--limit", default=40, show_default=True, help="How many at the most.")
 @json_option
 def concepts(model: Path, search: str | None, limit: int, as_json: bool) -> None:
-    """The concepts one can steer with."""
-    found = SteerableRecommender.load(model).concepts(search)
-    rows = [{**one._asdict(), "verdict": one.verdict} for one in found[:limit]]
-    for one in rows:
-        one["confidence"] = one["confidence"] if np.isfinite(one["confidence"]) else None
+    """The concepts one can steer with; "toward" is the knob of that word, which has its own map."""
+    loaded = SteerableRecommender.load(model)
+    found, rows = loaded.concepts(search), []
+    for one in found[:limit]:
+        goes = loaded.fitted.toward_concept(one.name)
+        rows.append({
+            **one._asdict(),
+            "verdict": one.verdict,
+            "confidence": _or_none(one.confidence),
+            "toward": goes and goes.verdict,
+            "toward_confidence": goes and _or_none(goes.confidence),
+        })  # fmt: skip
     if as_json:
         print_json(rows)
         return
     shown = [
-        [x["name"], x["n_items"], x["verdict"], x["confidence"],
-         ", ".join(f"#{latent}" for latent in x["latents"])]
+        [x["name"], x["n_items"], x["verdict"], x["confidence"], x["toward"],
+         x["toward_confidence"], ", ".join(f"#{latent}" for latent in x["latents"])]
         for x in rows
     ]  # fmt: skip
-    columns = ["concept", "items", "knob", "confidence", "latents"]
+    columns = ["concept", "items", "knob", "confidence", "toward", "confidence", "latents"]
     table(f"{len(found)} concepts", columns, shown)
+
+
+def _or_none(confidence: float) -> float | None:
+    return confidence if np.isfinite(confidence) else None
 
 
 @click.command()

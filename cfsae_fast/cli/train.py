@@ -114,9 +114,9 @@ def train(
 @click.option(
     "--method",
     type=click.Choice([*concepts.METHODS, probing.METHOD]),
-    help="How tags find latents (default: lift).",
+    help="How tags find latents (default: lift); toward has a map of its own, by probing.",
 )
-@click.option("--top", type=int, help="How many latents a concept may have.")
+@click.option("--top", type=int, help="How many latents a concept of that method may have.")
 @click.option("--min-tag", default=1, show_default=True, help="Fewest assignments of a tag.")
 @click.option("--llm-url", help="Ask this OpenAI-compatible URL to name latents without a tag.")
 @click.option("--llm-model", default="default", show_default=True, help="Its model.")

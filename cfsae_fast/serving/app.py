@@ -18,6 +18,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Res
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from cfsae_fast._version import __version__
+from cfsae_fast.concepts import Concept
 from cfsae_fast.recommender import Recommendations, SteerableRecommender
 from cfsae_fast.recommender.fitted import Fitted
 from cfsae_fast.serving import bodies
@@ -151,6 +152,24 @@ class _Names:
         return list(itertools.islice(found, offset, offset + limit))
 
 
+def _told(fitted: Fitted, concept: Concept) -> dict[str, Any]:
+    """A `bodies.ConceptEntry`."""
+    goes = fitted.toward_concept(concept.name)
+    sure, toward_sure = (
+        None if one is None or not np.isfinite(one.confidence) else one.confidence
+        for one in (concept, goes)
+    )
+    return {
+        "name": concept.name,
+        "n_items": concept.n_items,
+        "latents": concept.latents.tolist(),
+        "confidence": sure,
+        "knob": concept.verdict,
+        "toward": goes and goes.verdict,
+        "toward_confidence": toward_sure,
+    }
+
+
 def _serve_catalogue(app: FastAPI, recommender: SteerableRecommender, gate: Gate) -> None:
     fitted = recommender.fitted
     names = _Names(fitted)
@@ -164,16 +183,7 @@ def _serve_catalogue(app: FastAPI, recommender: SteerableRecommender, gate: Gate
         """Concepts that may stand in steer, those on most items first."""
         if fitted.concepts is None:
             return []
-        return [
-            {
-                "name": one.name,
-                "n_items": one.n_items,
-                "latents": one.latents.tolist(),
-                "confidence": one.confidence if np.isfinite(one.confidence) else None,
-                "knob": one.verdict,
-            }
-            for one in fitted.concepts.browse(search)[:limit]
-        ]
+        return [_told(fitted, one) for one in fitted.concepts.browse(search)[:limit]]
 
     @app.get("/items", response_model=list[bodies.ItemEntry], responses=REFUSALS)
     async def items(

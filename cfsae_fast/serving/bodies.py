@@ -9,7 +9,18 @@ from cfsae_fast.serving.limits import Limits
 Integer = Annotated[StrictInt, Field(ge=-(2**63), le=2**63 - 1)]
 Text = Annotated[StrictStr, Field(max_length=1000)]
 ExternalId = Integer | Text
-Amount = Annotated[float, Field(strict=True, ge=-1, le=1, allow_inf_nan=False)] | Literal["only"]
+
+
+class Toward(BaseModel):
+    """Move the user towards a concept, the less the more their own history says."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    toward: Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
+
+
+Share = Annotated[float, Field(strict=True, ge=-1, le=1, allow_inf_nan=False)]
+Amount = Share | Literal["only"] | Toward
 Wish = Annotated[dict[Text, Amount], Field(max_length=100)] | Text | None
 
 
@@ -27,13 +38,16 @@ class Answer(BaseModel):
 
 class ConceptEntry(BaseModel):
     """confidence: how often the knob lifts an item of the concept above one without it, as
-    `Concept.confidence` (None: not tested); knob: that in words, such as "no reliable knob"."""
+    `Concept.confidence` (None: not tested); knob: that in words, such as "no reliable knob"; toward
+    and toward_confidence: the same of the map that toward has (None: it does not know it)."""
 
     name: str
     n_items: int
     latents: list[int]
     confidence: float | None
     knob: str
+    toward: str | None
+    toward_confidence: float | None
 
 
 class ItemEntry(BaseModel):
@@ -62,7 +76,8 @@ def question(limits: Limits) -> type[BaseModel]:
 
     class Question(BaseModel):
         """histories (lists of item ids) or users (ids of stored ones); steer: one wish for all, or
-        a list of one for each; a wish is {"film noir": 0.3} or "film noir=0.3, -horror"."""
+        a list of one for each; a wish is {"film noir": 0.3}, {"film noir": {"toward": 0.3}}, or
+        text such as "film noir=0.3, -horror" and "toward:film noir=0.3"."""
 
         model_config = ConfigDict(extra="forbid")
 

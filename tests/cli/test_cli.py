@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from cfsae_fast import toward
 from cfsae_fast.cli import main
 from cfsae_fast.recommender import SteerableRecommender
 
@@ -75,6 +76,36 @@ def test_a_knob_that_is_none_is_said_to_be(trained, tmp_path, capsys, command):
         asked = [wish] if command == "steer" else ["--steer", wish]
         assert main([command, model, *asked, "--items", "1"]) == 0
         assert (f"{bad}: no reliable knob (confidence 0.52)" in capsys.readouterr().err) is said
+
+
+def test_toward_is_asked_by_text(trained, ask, capsys, tmp_path):
+    model = SteerableRecommender.load(trained / "model")
+    user, concept = model.fitted.user_ids[0], model.concepts()[0].name
+    want = model.recommend(user, n=8, steer=toward(concept, 0.4))
+    wish = f"toward:{concept}=0.4"
+    found = ask("recommend", trained / "model", "--user", user, "-n", 8, "--steer", wish)
+    assert [one["item"] for one in found["items"]] == want.ids.tolist()
+    found = ask("steer", trained / "model", wish, "--user", user, "-n", 8)
+    assert [one["item"] for one in found["after"]] == want.ids.tolist()
+    assert found["before"] != found["after"]
+    entry = next(one for one in ask("concepts", trained / "model") if one["name"] == concept)
+    known = model.fitted.probed.get(concept)
+    assert entry["toward"] == known.verdict
+    assert entry["toward_confidence"] == pytest.approx(known.confidence)
+    low = np.full(len(model.fitted.probed.names), 0.52)
+    doubted = replace(model.fitted, probed=replace(model.fitted.probed, confidence=low))
+    path = str(SteerableRecommender.from_fitted(doubted).save(tmp_path / "doubted"))
+    for text, said in ((wish, True), (f"{concept}=0.3", False)):
+        assert main(["steer", path, text, "--user", str(user)]) == 0
+        told = f"toward {concept}: no reliable knob (confidence 0.52)" in capsys.readouterr().err
+        assert told is said
+    old = replace(model.fitted, probed=None)
+    path = str(SteerableRecommender.from_fitted(old).save(tmp_path / "old"))
+    assert {one["toward"] for one in ask("concepts", path)} == {None}
+    code, said = fails(capsys, "recommend", path, "--user", user, "--steer", wish)
+    assert code == 1 and "label it again" in said and "cfsae label MODEL SOURCE" in said
+    assert main(["label", path, SOURCE]) == 0
+    assert ask("steer", path, wish, "--user", user)["after"]
 
 
 def test_steer_explain_concepts_info(trained, ask):

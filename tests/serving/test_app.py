@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 pytest.importorskip("fastapi")
 testclient = pytest.importorskip("fastapi.testclient")
 
+from cfsae_fast import boost, toward  # noqa: E402
 from cfsae_fast.recommender import SteerableRecommender  # noqa: E402
 from cfsae_fast.serving import Limits, make_app  # noqa: E402
 from tests.export.networks import make_fitted  # noqa: E402
@@ -47,6 +48,29 @@ def test_stored_users_and_one_wish_for_all(client, model):
     got = post(client, users=["u0"], steer={"anime": "only"}, mode="reconstruct").json()
     want = model.recommend(["u0"], steer={"anime": "only"}, mode="reconstruct")
     assert [x["item"] for x in got["results"][0]] == want.ids[0].tolist()
+
+
+def test_toward_is_asked_by_text_and_by_json(client):
+    fitted = make_fitted()
+    sure = np.array([0.9, 0.55, np.nan])
+    probed = replace(fitted.concepts, confidence=sure)
+    model = SteerableRecommender.from_fitted(replace(fitted, probed=probed))
+    name, histories = "film noir", [["i1", "i2"], [], ["i5"]]
+    want = model.recommend(histories=histories, steer=toward(name, 0.3) + boost("anime", 0.1), n=7)
+    with testclient.TestClient(make_app(model)) as knowing:
+        for steer in (f"toward:{name}=0.3, anime=0.1", {name: {"toward": 0.3}, "anime": 0.1}):
+            got = post(knowing, histories=histories, steer=steer, n=7).json()["results"]
+            assert [[x["item"] for x in row] for row in got] == want.ids.tolist()
+            scores = [[x["score"] for x in row] for row in got]
+            np.testing.assert_allclose(scores, want.scores, rtol=1e-6)
+        entries = {one["name"]: one for one in knowing.get("/concepts").json()}
+        wrong = post(knowing, histories=[["i1"]], steer={name: {"toward": 1.3}})
+    assert wrong.status_code == 422 and "less than or equal to 1" in wrong.text
+    told = [(entries[one]["toward"], entries[one]["toward_confidence"]) for one in probed.names]
+    assert told[0] == ("reliable", pytest.approx(0.9)) and told[2] == ("not tested", None)
+    answer = post(client, histories=[["i1"]], steer=f"toward:{name}=0.3")  # labelled before it
+    assert answer.status_code == 422 and "label it again" in answer.text
+    assert client.get("/concepts").json()[0]["toward"] is None
 
 
 def test_more_than_the_catalogue_is_what_there_is(client):
