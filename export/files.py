@@ -78,7 +78,8 @@ def to_onnx(
     or (2,) for all rows, alpha (multiplies mix weights; 1), deny (positions), n (10). Outputs: ids
     (B, n) int64 positions padded with -1, scores (B, n) padded with -inf; with_code: code_indices,
     code_values (B, width) before steering. Models made by `wrap` answer for histories, not for
-    stored users.
+    stored users. The graph knows no `toward`, which goes by each user's embedding:
+    `sessions.feeds` gives the knobs that it comes to for histories.
 
     Raises:
         ValueError: an argument is none of those possible.
