@@ -53,6 +53,8 @@ def test_nothing_is_the_base_model_to_the_bit(model, dataset):
     plain = model.recommend(users, n=N)
     assert_same(model.recommend(users, n=N, steer=toward(name, 0)), plain)
     assert_same(model.recommend(users, n=N, steer=f"toward:{name}=0"), plain)
+    decoded = {"users": users, "n": N, "mode": "reconstruct"}
+    assert_same(model.recommend(**decoded, steer=toward(name, 0)), model.recommend(**decoded))
     mixed = [[toward(name, 0.4 * (row % 2))] for row in range(len(users))]
     among = model.recommend(users, n=N, steer=mixed)
     assert_same(
@@ -134,6 +136,7 @@ def test_live_profiles_and_folded_models_answer_alike(planted, folded, mode):
         if item is not None:
             profile.add(item)
             history.append(item)
+            assert_same(profile.top(), plain.recommend(histories=history, steer=wish, mode=mode))
         for asked in (wish, toward(one, 0.1), toward(two, 0), wish):
             profile.turn(asked)
             want = plain.recommend(histories=history, steer=asked, mode=mode)
