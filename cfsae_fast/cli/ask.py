@@ -229,7 +229,7 @@ def explain(
 @click.option("--limit", default=40, show_default=True, help="How many at the most.")
 @json_option
 def concepts(model: Path, search: str | None, limit: int, as_json: bool) -> None:
-    """The concepts one can steer with; "toward" is the knob of that word, which has its own map."""
+    """The concepts one can steer with; "toward": that word's confidence, whose map is another."""
     loaded = SteerableRecommender.load(model)
     found, rows = loaded.concepts(search), []
     for one in found[:limit]:
@@ -245,11 +245,12 @@ def concepts(model: Path, search: str | None, limit: int, as_json: bool) -> None
         print_json(rows)
         return
     shown = [
-        [x["name"], x["n_items"], x["verdict"], x["confidence"], x["toward"],
-         x["toward_confidence"], ", ".join(f"#{latent}" for latent in x["latents"])]
+        [x["name"], x["n_items"], x["verdict"], x["confidence"],
+         x["toward"] if x["toward_confidence"] is None else x["toward_confidence"],
+         ", ".join(f"#{latent}" for latent in x["latents"])]
         for x in rows
     ]  # fmt: skip
-    columns = ["concept", "items", "knob", "confidence", "toward", "confidence", "latents"]
+    columns = ["concept", "items", "knob", "confidence", "toward", "latents"]
     table(f"{len(found)} concepts", columns, shown)
 
 
