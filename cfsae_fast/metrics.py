@@ -247,9 +247,14 @@ def _hits(ids: np.ndarray, targets: Rows, n: int) -> tuple[np.ndarray, np.ndarra
         raise ValueError("ids must not repeat an item within a user's top-n, got a repeated one")
     width = 1 + max(int(top.max(initial=0)), int(items.max(initial=0)))
     rows = np.repeat(np.arange(len(top)), np.diff(offsets))
-    wanted = np.unique(rows * width + items)
+    wanted = rows * width + items
+    if (wanted[1:] <= wanted[:-1]).any():  # millions of keys, most often in order as they come
+        wanted = np.sort(wanted)
+        wanted = wanted[np.diff(wanted, prepend=-1) > 0]
     keys = np.arange(len(top))[:, None] * width + top
-    return np.isin(keys, wanted) & (top >= 0), np.bincount(wanted // width, minlength=len(top))
+    at = np.searchsorted(wanted, keys)
+    found = (np.append(wanted, -1)[at] == keys) & (top >= 0)
+    return found, np.bincount(wanted // width, minlength=len(top))
 
 
 def _top(ids: np.ndarray, n: int) -> np.ndarray:
