@@ -42,8 +42,7 @@ CFAE_TRAINING: dict[str, dict[str, Any]] = {
     "multvae": {"epochs": 60, "batch_size": 128, "lr": 1e-3, "weight_decay": 1.0, "patience": 5},
     "multdae": {"epochs": 60, "batch_size": 128, "lr": 1e-3, "weight_decay": 1.0, "patience": 5},
 }
-# 6,000 steps on fresh parts of histories; ELSA d 256, TopK k 32, L 2048 keeps 94.4 % of the nDCG
-# (3,000 steps: 93.8 %) with no dead latent over the training users. lr 3e-3: 0.3 % dead.
+# 6,000 steps, for data sets of many users; for some thousands 2,000 do as well (docs/findings.md).
 SAE_TRAINING: dict[str, Any] = {
     "epochs": 24,
     "steps_per_epoch": 250,
