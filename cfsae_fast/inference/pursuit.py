@@ -57,10 +57,10 @@ def _refined(code: Code, target: np.ndarray, dictionary: np.ndarray, steps: int)
 
 
 def _pursued(target: np.ndarray, dictionary: np.ndarray, norms: np.ndarray, k: int) -> Code:
-    rows, unit = np.arange(len(target)), np.sqrt(np.where(norms > 0, norms, 1))
-    chosen = np.full((len(target), k), PADDING, dtype=np.int64)
-    values = np.zeros((len(target), k))
-    left = target.astype(np.float32)
+    (count, d), unit = target.shape, np.sqrt(np.where(norms > 0, norms, 1))
+    rows, chosen = np.arange(count), np.full((count, k), PADDING, dtype=np.int64)
+    values, along, gram = np.zeros((count, k)), np.zeros((count, k)), np.zeros((count, k, k))
+    atoms, left = np.zeros((count, k, d), np.float32), target.astype(np.float32)
     for at in range(k):
         fit = left @ dictionary.T / unit
         if at:
@@ -69,12 +69,18 @@ def _pursued(target: np.ndarray, dictionary: np.ndarray, norms: np.ndarray, k: i
         best = fit.argmax(axis=1)
         found = fit[rows, best] > 0
         chosen[:, at] = np.where(found, best, PADDING)
-        kept = chosen[:, : at + 1] != PADDING
-        gram, along = _system(np.where(kept, chosen[:, : at + 1], 0), kept, target, dictionary)
+        atoms[:, at] = np.where(found[:, None], dictionary[best], 0)
+        known = atoms[:, : at + 1]
+        gram[:, at, : at + 1] = np.matmul(known, atoms[:, at, :, None])[:, :, 0]
+        gram[:, : at + 1, at] = gram[:, at, : at + 1]
+        along[:, at] = np.einsum("bd,bd->b", atoms[:, at], target)
         for _ in range(PURSUIT_SWEEPS):
-            _sweep(values[:, : at + 1], gram, along, last_first=True)
-        told = _told(chosen[:, : at + 1], values[:, : at + 1], dictionary)
-        left = (target - told).astype(np.float32)
+            _sweep(
+                values[:, : at + 1], gram[:, : at + 1, : at + 1], along[:, : at + 1],
+                last_first=True,
+            )  # fmt: skip
+        told = np.matmul(values[:, None, : at + 1].astype(np.float32), known)[:, 0]
+        left = target - told
     return _sorted(chosen, values)
 
 
@@ -101,11 +107,6 @@ def _sweep(
 def _error(values: np.ndarray, gram: np.ndarray, along: np.ndarray) -> np.ndarray:
     """||target - code @ dictionary||^2 of each row, but for ||target||^2."""
     return np.einsum("bk,bkj,bj->b", values, gram, values) - 2 * (values * along).sum(axis=1)
-
-
-def _told(latents: np.ndarray, values: np.ndarray, dictionary: np.ndarray) -> np.ndarray:
-    atoms = dictionary[np.where(latents < 0, 0, latents)]
-    return np.einsum("bk,bkd->bd", values, atoms)
 
 
 def _sorted(latents: np.ndarray, values: np.ndarray) -> Code:
