@@ -34,7 +34,12 @@ def item_codes(fitted: Fitted) -> Code:
 
 
 def label(
-    fitted: Fitted, tags: Tags, *, method: str | None = None, top: int | None = None
+    fitted: Fitted,
+    tags: Tags,
+    *,
+    method: str | None = None,
+    top: int | None = None,
+    with_toward: bool = True,
 ) -> Fitted:
     """The model with concepts from `tags`, whose item positions are the model's.
 
@@ -43,6 +48,7 @@ def label(
     `probed` for toward. A boost along a probed map moves little, as its many atoms cancel, and
     toward needs them; so neither map can stand in for the other. method "probe" is for those who
     want one map for all: toward reads it then, with the `top` that was asked for.
+    with_toward False: no map for toward, which takes most of the time, for who asks boost alone.
     """
     codes, matrix = item_codes(fitted), tags.matrix(len(fitted.item_ids))
     popularity = np.bincount(fitted.histories.items, minlength=len(fitted.item_ids))
@@ -53,7 +59,8 @@ def label(
         return replace(found, confidence=sure)
 
     found = tested(method=method, top=top, popularity=popularity)
-    probed = None if method == probing.METHOD else tested(method=probing.METHOD)
+    needs = with_toward and method != probing.METHOD
+    probed = tested(method=probing.METHOD) if needs else None
     carriers = (matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32))
     found = replace(found, carriers=carriers)
     names = concepts.latent_names(codes, matrix, tags.names, fitted.sae.n_latents)

@@ -8,7 +8,7 @@ import pytest
 from cfsae_fast import SteerableRecommender, boost, only, suppress, toward
 from cfsae_fast.errors import UnknownConceptError
 from cfsae_fast.io import read_directory, write_directory
-from cfsae_fast.recommender import pipeline, probing
+from cfsae_fast.recommender import labelling, pipeline, probing
 from cfsae_fast.steering import TOWARD_REACH, Turns, resolve
 
 N = 10
@@ -228,3 +228,11 @@ def test_errors(planted):
     bare = SteerableRecommender.from_fitted(model.fitted.with_concepts(None, {}))
     with pytest.raises(ValueError, match=r"label it again: model.label\(tags\)"):
         bare.recommend(histories=[[1]], steer=toward(name, 0.3))
+
+
+def test_who_asks_boost_alone_need_not_wait_for_the_map_of_toward(model, dataset):
+    with_it = labelling.label(model.fitted, dataset.tags)
+    without = labelling.label(model.fitted, dataset.tags, with_toward=False)
+    assert with_it.probed is not None and without.probed is None
+    one, other = (found.concepts.to_arrays()[0] for found in (with_it, without))
+    assert all(np.array_equal(one[name], other[name], equal_nan=True) for name in one)

@@ -118,7 +118,9 @@ def assembled(cut: Protocol, cfae: Any, sae: Any, *, labelled: bool) -> Fitted:
         cold=embedding.mean(axis=0, dtype=np.float64).astype(np.float32),
         titles=None if cut.dataset.titles is None else np.array(cut.dataset.titles),
     )
-    return label(fitted, cut.tags) if labelled and cut.tags is not None else fitted
+    if not labelled or cut.tags is None:
+        return fitted
+    return label(fitted, cut.tags, with_toward=False)
 
 
 def _filters(settings: dict[str, Any]) -> Filters:

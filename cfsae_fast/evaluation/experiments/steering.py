@@ -56,7 +56,7 @@ def _protocol(fitted: Fitted, make: Callable[[], Wishes], seed: int) -> dict[str
 
 def ways(fitted: Fitted, wishes: Wishes, seed: int) -> list[Steerer]:
     """The published ways, ours, and the baselines; each map sees `wishes.known` alone."""
-    lift = label(fitted, known_tags(wishes))
+    lift = label(fitted, known_tags(wishes), with_toward=False)
     probe = fitted.with_concepts(probing.build(fitted, wishes.known, wishes.names), {})
     model = teaser.fit(_csr(fitted, fitted.histories), (wishes.known > 0).toarray().astype(float))
     return [
