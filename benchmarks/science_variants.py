@@ -1,15 +1,15 @@
 """Ways to train an SAE beside the default: what they keep. Most did not become options.
 
-plain: without what FEW_ROWS gives but spare latents; wide, noise: with that one of it, and spare
-latents. constant: the loss of 4 k does not fall. spare*: another share of spare latents. woken: no
-spare latents; the biases of latents that no training row fires are raised until one does, at the
-end. The others are as plain, and: k64: k falls from 64 over the first half of the steps. jumprelu:
-no spare latents; a learned threshold per latent, k of them on average, at most 4 k (Rajamanoharan
-et al. 2024, arXiv 2407.14435). kaux*: AuxK with so many latents per d. matryoshka: the losses of
-the first 1/16 and 1/4 of the latents too (Bussmann et al. 2025, arXiv 2503.17547). ranking: also KL
-of the base model's softmax over all items and of that of the reconstruction, through the frozen
-decoder. untied: an encoder that starts as the published one, not as the dictionary. Judged as the
-experiment `reconstruction` does; base models in --out are not trained again.
+plain: of what FEW_ROWS gives the spare latents alone; wide, noise: that one of it too. constant: the
+loss of 4 k does not fall. spare*: another share of spare latents. asleep: silent latents are not
+woken. The others are as plain, and: k64: k falls from 64 over the first half of the steps.
+jumprelu: no spare latents; a learned threshold per latent, k of them on average, at most 4 k
+(Rajamanoharan et al. 2024, arXiv 2407.14435). kaux*: AuxK with so many latents per d. matryoshka:
+the losses of the first 1/16 and 1/4 of the latents too (Bussmann et al. 2025, arXiv 2503.17547).
+ranking: also KL of the base model's softmax over all items and of that of the reconstruction,
+through the frozen decoder. untied: an encoder that starts as the published one, not as the
+dictionary. Judged as the experiment `reconstruction` does; base models in --out are not trained
+again.
 """
 
 from __future__ import annotations
@@ -26,19 +26,18 @@ from torch import Tensor, nn
 from benchmarks.record import arguments, finish
 from benchmarks.science import rows_of
 from cfsae_fast import ops, training
-from cfsae_fast.config import WIDE_SHARE, SAEConfig, TrainConfig
+from cfsae_fast.config import FEW_ROWS, WIDE_SHARE, SAEConfig, TrainConfig
 from cfsae_fast.evaluation.experiments import Grid, reconstruction
 from cfsae_fast.evaluation.experiments.bench import Bench, assembled
 from cfsae_fast.inference import SAENetwork
 from cfsae_fast.models import SparseAutoencoder
 from cfsae_fast.models.sae import WIDER
 from cfsae_fast.ops import PADDING, Code, Encoded
-from cfsae_fast.reference import row_stats
 from cfsae_fast.training.spares import settled, with_spares, without_spares
+from cfsae_fast.training.waking import wake_all
 
 START_K = 64
 PREFIXES, KL_WEIGHT = (1 / 16, 1 / 4), 1.0
-WAKING_ROUNDS, WAKING_SLACK = 32, 1e-4
 BANDWIDTH, SPARSITY = 0.2, 0.05  # of jumprelu: its gradient's window, the weight of its k
 
 
@@ -156,47 +155,22 @@ class Constant(SparseAutoencoder):
         return self.config.wide_loss
 
 
-@torch.no_grad()
-def wake(model: SparseAutoencoder, embedding: Tensor) -> int:
-    """Raise the bias of latents that no row fires, each to pass what one row's code has least of.
-
-    A row wakes one latent, and none where that least one has no other row. Returns how many were
-    silent; who wakes may send others to sleep.
-    """
-    k, target = model.config.k, model._target(embedding, row_stats(embedding))
-    activation = (target - model.bias) @ model.encoder.T + model.encoder_bias
-    top = activation.topk(k, dim=1)
-    counts = np.bincount(top.indices[top.values > 0].numpy(), minlength=model.n_latents)
-    least, level = top.indices[:, -1].numpy(), top.values[:, -1].clamp_min(0)
-    silent = np.flatnonzero(counts == 0)
-    lacks, free = (level[:, None] - activation[:, silent]).numpy(), np.ones(len(least), dtype=bool)
-    for at in np.argsort(lacks.min(axis=0)):
-        fit = np.where(free & (counts[least] > 1), lacks[:, at], np.inf)
-        row = int(fit.argmin())
-        if np.isfinite(fit[row]):
-            free[row] = False
-            counts[least[row]] -= 1
-            model.encoder_bias[silent[at]] += float(fit[row]) + WAKING_SLACK
-    return len(silent)
-
-
 @dataclass(frozen=True)
 class Variant:
     kind: type[SparseAutoencoder] = SparseAutoencoder
     settings: dict[str, Any] = field(default_factory=dict)
-    woken: bool = False
 
 
 def variants(d: int) -> dict[str, Variant]:
-    plain = {"wide_loss": 0.0, "noise": 0.0}
+    plain = {"wide_loss": 0.0, "noise": 0.0, "wake": False}
     return {
         "default": Variant(),
         "plain": Variant(settings=plain),
-        "wide": Variant(settings={"noise": 0.0}),
-        "noise": Variant(settings={"wide_loss": 0.0}),
+        "wide": Variant(settings=plain | {"wide_loss": FEW_ROWS["wide_loss"]}),
+        "noise": Variant(settings=plain | {"noise": FEW_ROWS["noise"]}),
         "constant": Variant(Constant),
         **{f"spare{share}": Variant(settings={"spare": share}) for share in (0.0, 0.25, 1.0)},
-        "woken": Variant(settings={"spare": 0.0}, woken=True),
+        "asleep": Variant(settings={"wake": False}),
         "k64": Variant(FallingK, plain),
         "matryoshka": Variant(Matryoshka, plain),
         "ranking": Variant(Ranking, plain),
@@ -224,10 +198,8 @@ def judge(bench: Bench, cell: Any, one: Variant, steps: int) -> dict[str, Any]:
     model.start_from(torch.cat([sampler.batch(at) for at in range(8)]))
     training.train(model, sampler, config)
     model = without_spares(model, sae, sampler.whole(1024))
-    if one.woken:
-        whole = torch.cat(list(sampler.whole(1024)))
-        silent = [wake(model, whole) for _ in range(WAKING_ROUNDS)]
-        print(f"silent of {model.n_latents} before each round: {silent}", flush=True)
+    if sae.wake:
+        wake_all(model, sampler)
     network = model.network()
     fitted = assembled(cut, base.network(), network, labelled=False)
     found = reconstruction.judge(fitted, cut, cell)

@@ -30,7 +30,7 @@ PART_HISTORIES_BELOW = 16
 # What an SAE is given where rows are few (PART_HISTORIES_BELOW): docs/findings.md has what each
 # does. noise: of what its encoder sees, in each row's std. spare: share of latents trained on top
 # of L, of which the L that fire most stay.
-FEW_ROWS: dict[str, float] = {"wide_loss": 0.25, "noise": 0.3, "spare": 0.5}
+FEW_ROWS: dict[str, float] = {"wide_loss": 0.25, "noise": 0.3, "spare": 0.5, "wake": True}
 WIDE_SHARE = 0.7  # of the training's steps, over which wide_loss falls to 0
 
 # Measured on anime-5k (3,654 training users, 2 cores), test nDCG@20: ELSA d 256 0.468 in 20 s and
@@ -115,12 +115,13 @@ class SAEConfig:
     cosine, against the embedding itself. standardize: remove each row's mean and std.
     aux_coefficient, k_aux: AuxK revival of dead latents (k_aux None: d / 2). dead_after: samples
     without firing after which a latent counts as dead.
-    wide_loss, noise, spare: None means FEW_ROWS where fit_sae has fewer than PART_HISTORIES_BELOW
-    rows per latent and compat is "corrected", else 0. wide_loss (topk): weight of the loss of 4 k
-    latents, beside that of k; it falls to 0 over the first WIDE_SHARE of the steps. noise: standard
-    deviation of what is added to the embedding that the encoder sees in training, in each row's
-    own; what it should give is without. spare: L (1 + spare) latents are trained, and the L stay
-    that fire for most rows.
+    wide_loss, noise, spare, wake: None means FEW_ROWS where fit_sae has fewer than
+    PART_HISTORIES_BELOW rows per latent and compat is "corrected", else 0. wide_loss (topk): weight
+    of the loss of 4 k latents, beside that of k; it falls to 0 over the first WIDE_SHARE of the
+    steps. noise: standard deviation of what is added to the embedding that the encoder sees in
+    training, in each row's own; what it should give is without. spare: L (1 + spare) latents are
+    trained, and the L stay that fire for most rows. wake: in the end the bias of a latent that no
+    row fires is raised until one does (training.waking).
     histories: what fit_sae trains on: "full"
     embeds every user once, "part" draws a fresh random part of a user's items at every step, each
     item kept with one probability per row, uniform in [min_history_share, 1]; "mixed" mostly unions
@@ -141,6 +142,7 @@ class SAEConfig:
     wide_loss: float | None = None
     noise: float | None = None
     spare: float | None = None
+    wake: bool | None = None
     histories: Literal["auto", "mixed", "part", "full"] = "auto"
     min_history_share: float = 0.5
     compat: Literal["corrected", "paper"] = "corrected"
@@ -173,6 +175,9 @@ class SAEConfig:
                 value is None or (0 <= value <= most and value < math.inf),
                 f"{name} must be None or in [0, {most:g}], got {value}",
             )
+        check(self.wake in (None, False, True), f"wake must be None or a bool, got {self.wake!r}")
+        for name in FEW_ROWS:
+            value = getattr(self, name)
             check(
                 not value or self.compat == "corrected",
                 f"{name} must be None or 0 with compat 'paper', got {value}",

@@ -138,6 +138,16 @@ class SparseAutoencoder(nn.Module):
         small.load_state_dict(state | {name: state[name][latents] for name in per_latent})
         return small.to(self.encoder.device).train(self.training)
 
+    @property
+    def floor(self) -> float:
+        """What an activation must exceed to be in a row's code, where the code has room."""
+        return float(self.threshold) if self.config.kind == "batchtopk" else 0.0
+
+    def preactivations(self, embedding: Tensor, latents: Tensor) -> Tensor:
+        """Of the named latents (n,), what relu and the choice of a code are applied to: (B, n)."""
+        centred = self._target(embedding, self._stats(embedding)) - self.bias
+        return centred @ self.encoder[latents].T + self.encoder_bias[latents]
+
     def network(self) -> SAENetwork:
         """The weights as numpy arrays (copies), which serve without torch."""
         batchtopk = self.config.kind == "batchtopk"

@@ -18,16 +18,17 @@ from cfsae_fast.models import SparseAutoencoder
 
 
 def settled(config: SAEConfig, d: int, n_rows: int) -> SAEConfig:
-    """`config` with n_latents and what FEW_ROWS has as numbers, as they hold for so many rows.
+    """`config` with n_latents and what FEW_ROWS has filled in, as they hold for so many rows.
 
     Raises:
         ValueError: k is above L.
     """
     few = config.compat == "corrected" and are_few(config, d, n_rows)
-    given = {name: getattr(config, name) for name in FEW_ROWS}
     filled = {
-        name: value if value is not None else FEW_ROWS[name] * few for name, value in given.items()
-    }
+        name: (value if few else type(value)()) if getattr(config, name) is None
+        else getattr(config, name)
+        for name, value in FEW_ROWS.items()
+    }  # fmt: skip
     if config.wide_loss is None and config.kind != "topk":
         filled["wide_loss"] = 0.0
     return replace(config, n_latents=config.n_latents or 8 * d, **filled)

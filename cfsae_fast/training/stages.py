@@ -30,6 +30,7 @@ from cfsae_fast.training.samplers import (
 )
 from cfsae_fast.training.spares import are_few, settled, with_spares, without_spares
 from cfsae_fast.training.validation import BLOCK, HeldOut, watch_array, watch_cfae, watch_sae
+from cfsae_fast.training.waking import wake_all
 
 START_ROWS = 8192  # embeddings that the SAE's bias starts from, at most
 
@@ -131,7 +132,10 @@ def fit_sae(
         title=f"{sae_config.kind} SAE",
         on_epoch=on_epoch,
     )
-    return without_spares(model, sae_config, sampler.whole(BLOCK)).eval()
+    model = without_spares(model, sae_config, sampler.whole(BLOCK)).eval()
+    if sae_config.wake:
+        wake_all(model, sampler)
+    return model
 
 
 def embed(cfae: CFAE, rows: Rows) -> np.ndarray:

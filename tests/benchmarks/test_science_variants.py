@@ -113,30 +113,3 @@ def test_the_command_writes_a_row_per_variant(monkeypatch, tmp_path):
     assert [one["case"].split()[0] for one in kept] == names
     assert all(0 < one["value"] < 1.2 for one in kept)
     assert len({round(one["value"], 6) for one in kept}) > 3
-
-
-def test_who_wakes_passes_the_least_of_a_row_that_can_give_a_place():
-    x, model = embeddings(60), made(SparseAutoencoder).eval()
-    with torch.no_grad():
-        model.encoder_bias[::2] -= 3  # half of them are far from any row
-
-    def counts():
-        used = model.encode(x).code.indices
-        return np.bincount(used[used >= 0], minlength=L)
-
-    before, bias = counts(), model.encoder_bias.detach().clone()
-    silent = room.wake(model, x)
-    raised = (model.encoder_bias > bias).numpy()
-    assert silent == (before == 0).sum() > 10 and raised.any() and not before[raised].any()
-    assert torch.equal(model.encoder_bias[~raised], bias[~raised])
-    for _ in range(room.WAKING_ROUNDS):
-        room.wake(model, x)
-    assert (counts() > 0).all()
-    only = torch.eye(2, D)
-    with torch.no_grad():
-        model.encoder[:2], model.encoder_bias[:] = only, 0
-        model.bias.zero_()
-        model.config = SAEConfig(k=1, n_latents=L)
-    held = model.encoder_bias.detach().clone()
-    assert room.wake(model, only) == L - 2  # two rows with one latent each have none to give
-    assert torch.equal(model.encoder_bias, held)

@@ -94,8 +94,8 @@ def test_what_few_rows_are_given_and_never_as_published():
     none = dict.fromkeys(FEW_ROWS, 0)
     assert numbers(1599) == FEW_ROWS and all(FEW_ROWS.values())
     assert numbers(1600) == none == numbers(10, compat="paper")
-    assert numbers(1600, noise=0.1, spare=1.0) == {"noise": 0.1, "spare": 1.0, "wide_loss": 0}
-    assert numbers(1599, noise=0.0) == FEW_ROWS | {"noise": 0}
+    assert numbers(1600, noise=0.1, spare=1.0) == none | {"noise": 0.1, "spare": 1.0}
+    assert numbers(1599, noise=0.0, wake=False) == FEW_ROWS | {"noise": 0, "wake": False}
     assert numbers(10, kind="batchtopk") == FEW_ROWS | {"wide_loss": 0}
     assert are_few(SAEConfig(), 8, 1023) and not are_few(SAEConfig(), 8, 1024)  # 8 d = 64
     config = settled(SAEConfig(k=2, spare=0.2), 8, 10)
