@@ -1,8 +1,8 @@
 """Ways to train an SAE beside the default: what they keep. Most did not become options.
 
-plain: of what FEW_ROWS gives the spare latents alone; wide, noise: that one of it too. constant: the
-loss of 4 k does not fall. spare*: another share of spare latents. asleep: silent latents are not
-woken. The others are as plain, and: k64: k falls from 64 over the first half of the steps.
+plain: of what FEW_ROWS gives the spare latents alone; wide, noise: that one of it too. constant:
+the loss of 4 k does not fall. spare*: another share of spare latents. asleep: silent latents are
+not woken. The others are as plain, and: k64: k falls from 64 over the first half of the steps.
 jumprelu: no spare latents; a learned threshold per latent, k of them on average, at most 4 k
 (Rajamanoharan et al. 2024, arXiv 2407.14435). kaux*: AuxK with so many latents per d. matryoshka:
 the losses of the first 1/16 and 1/4 of the latents too (Bussmann et al. 2025, arXiv 2503.17547).
