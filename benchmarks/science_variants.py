@@ -190,7 +190,7 @@ def judge(bench: Bench, cell: Any, one: Variant, steps: int) -> dict[str, Any]:
     sampler = training.EmbeddingSampler(
         base.encode, rows, config.batch_size, seed=cell.seed, mixed=True
     )
-    sae = settled(replace(bench.grid.sae(cell), **one.settings), base.d, sampler.n_rows)
+    sae = settled(replace(bench.grid.sae(cell), **one.settings), base.d, sampler.n_rows, sums=True)
     generator = torch.Generator().manual_seed(cell.seed)
     model = one.kind(base.d, with_spares(sae), generator=generator)
     model.steps, model.wide_until = steps, WIDE_SHARE * steps

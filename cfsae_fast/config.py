@@ -116,12 +116,13 @@ class SAEConfig:
     aux_coefficient, k_aux: AuxK revival of dead latents (k_aux None: d / 2). dead_after: samples
     without firing after which a latent counts as dead.
     wide_loss, noise, spare, wake: None means FEW_ROWS where fit_sae has fewer than
-    PART_HISTORIES_BELOW rows per latent and compat is "corrected", else 0. wide_loss (topk): weight
-    of the loss of 4 k latents, beside that of k; it falls to 0 over the first WIDE_SHARE of the
-    steps. noise: standard deviation of what is added to the embedding that the encoder sees in
-    training, in each row's own; what it should give is without. spare: L (1 + spare) latents are
-    trained, and the L stay that fire for most rows. wake: in the end the bias of a latent that no
-    row fires is raised until one does (training.waking).
+    PART_HISTORIES_BELOW rows per latent and compat is "corrected", else 0; the first two for ELSA
+    alone, whose embeddings are sums of items. wide_loss (topk): weight of the loss of 4 k latents,
+    beside that of k; it falls to 0 over the first WIDE_SHARE of the steps. noise: standard
+    deviation of what is added to the embedding that the encoder sees in training, in each row's
+    own; what it should give is without. spare: L (1 + spare) latents are trained, and the L stay
+    that fire for most rows. wake: in the end the bias of a latent that no row fires is raised until
+    one does (training.waking).
     histories: what fit_sae trains on: "full"
     embeds every user once, "part" draws a fresh random part of a user's items at every step, each
     item kept with one probability per row, uniform in [min_history_share, 1]; "mixed" mostly unions

@@ -17,20 +17,25 @@ from cfsae_fast.config import FEW_ROWS, PART_HISTORIES_BELOW, SAEConfig
 from cfsae_fast.models import SparseAutoencoder
 
 
-def settled(config: SAEConfig, d: int, n_rows: int) -> SAEConfig:
+def settled(config: SAEConfig, d: int, n_rows: int, *, sums: bool) -> SAEConfig:
     """`config` with n_latents and what FEW_ROWS has filled in, as they hold for so many rows.
+
+    sums: whether embeddings are ELSA's, which are sums of items. Noise and the loss of 4 k are for
+    these alone: MultVAE's keep no more of anime-5k with them, and leave latents dead.
 
     Raises:
         ValueError: k is above L.
     """
     few = config.compat == "corrected" and are_few(config, d, n_rows)
+    fits = {name: few for name in FEW_ROWS} | {
+        "noise": few and sums,
+        "wide_loss": few and sums and config.kind == "topk",
+    }
     filled = {
-        name: (value if few else type(value)()) if getattr(config, name) is None
+        name: (value if fits[name] else type(value)()) if getattr(config, name) is None
         else getattr(config, name)
         for name, value in FEW_ROWS.items()
     }  # fmt: skip
-    if config.wide_loss is None and config.kind != "topk":
-        filled["wide_loss"] = 0.0
     return replace(config, n_latents=config.n_latents or 8 * d, **filled)
 
 

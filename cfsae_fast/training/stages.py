@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from cfsae_fast.config import WIDE_SHARE, CFAEConfig, SAEConfig, TrainConfig, to_dict
-from cfsae_fast.models import CFAE, SparseAutoencoder, make_cfae, make_sae
+from cfsae_fast.models import CFAE, ELSA, SparseAutoencoder, make_cfae, make_sae
 from cfsae_fast.ops.containers import Rows
 from cfsae_fast.training.checkpoints import RunFolder
 from cfsae_fast.training.loop import train
@@ -110,7 +110,7 @@ def fit_sae(
     config = decided(train_config or TrainConfig.for_sae(), model=sae_config.kind)
     fit = _fit_on_users if isinstance(source, CFAE) else _fit_on_array
     sampler, d, watched, digest = fit(source, rows, sae_config, config, validation)
-    sae_config = settled(sae_config, d, sampler.n_rows)
+    sae_config = settled(sae_config, d, sampler.n_rows, sums=isinstance(source, ELSA))
     model = make_sae(d, with_spares(sae_config), seed=config.seed).to(config.device)
     steps = config.epochs * (config.steps_per_epoch or sampler.steps_per_pass)
     if sae_config.wide_loss:

@@ -87,8 +87,8 @@ def test_counters_threshold_and_bias_go_along():
 
 
 def test_what_few_rows_are_given_and_never_as_published():
-    def numbers(n_rows: int, **options) -> dict[str, float]:
-        config = settled(SAEConfig(k=2, n_latents=100, **options), 8, n_rows)
+    def numbers(n_rows: int, sums: bool = True, **options) -> dict[str, float]:
+        config = settled(SAEConfig(k=2, n_latents=100, **options), 8, n_rows, sums=sums)
         return {name: getattr(config, name) for name in FEW_ROWS}
 
     none = dict.fromkeys(FEW_ROWS, 0)
@@ -97,11 +97,14 @@ def test_what_few_rows_are_given_and_never_as_published():
     assert numbers(1600, noise=0.1, spare=1.0) == none | {"noise": 0.1, "spare": 1.0}
     assert numbers(1599, noise=0.0, wake=False) == FEW_ROWS | {"noise": 0, "wake": False}
     assert numbers(10, kind="batchtopk") == FEW_ROWS | {"wide_loss": 0}
+    others = FEW_ROWS | {"noise": 0, "wide_loss": 0}
+    assert numbers(1599, sums=False) == others  # embeddings that are no sums of items
+    assert numbers(10, sums=False, noise=0.2) == others | {"noise": 0.2}
     assert are_few(SAEConfig(), 8, 1023) and not are_few(SAEConfig(), 8, 1024)  # 8 d = 64
-    config = settled(SAEConfig(k=2, spare=0.2), 8, 10)
+    config = settled(SAEConfig(k=2, spare=0.2), 8, 10, sums=True)
     assert (config.n_latents, with_spares(config).n_latents) == (64, 77)
     with pytest.raises(ValueError, match=r"k must be in \[1, n_latents=64\], got 70"):
-        settled(SAEConfig(k=70), 8, 10)  # though 96 are trained
+        settled(SAEConfig(k=70), 8, 10, sums=True)  # though 96 are trained
 
 
 def test_samplers_give_all_rows_as_they_are_in_order():
