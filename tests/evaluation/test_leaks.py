@@ -12,6 +12,7 @@ from cfsae_fast.evaluation.wishes import fair_wishes, known_tags
 from cfsae_fast.ops import Rows
 from cfsae_fast.recommender import calibration, probing
 from cfsae_fast.recommender.inputs import Request
+from cfsae_fast.recommender.labelling import label
 
 SEED = 3
 GRID = experiments.grid_from({
@@ -67,7 +68,8 @@ def pair(tmp_path_factory):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(bench, "load", lambda name, tags, dataset=dataset: dataset)
             made = bench.Bench(GRID, tmp_path_factory.mktemp(f"run-{at}"), False)
-            found.append(made.fitted(next(GRID.cells())))
+            fitted, cut = made.fitted(next(GRID.cells()))
+            found.append((label(fitted, cut.tags), cut))  # as users have it, with toward's map
     return found
 
 
