@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchmarks.best_d import GENERATED
 from benchmarks.record import arguments, finish
 from benchmarks.science import rows_of
 from cfsae_fast import ops, training
@@ -216,7 +217,7 @@ def main() -> None:
     parser.add_argument("--variants", nargs="*", choices=list(variants(1)), default=None)
     parser.add_argument("--out", type=Path, default=Path("runs/science"))
     options = parser.parse_args()
-    data = "generated:users=600,items=500,concepts=8,seed=1" if options.quick else options.data
+    data = GENERATED if options.quick else options.data
     grid = Grid(
         data=(data,),
         d=(32 if options.quick else options.d,),

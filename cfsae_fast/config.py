@@ -211,12 +211,11 @@ class TrainConfig:
 
     epochs: upper bound. steps_per_epoch: None means one pass over the rows. patience: epochs
     without a better validation value before stopping (0: never stop early, and an SAE keeps its
-    last epoch instead of its best). monitor: the
-    validation value, nDCG@20 of held-out items or the loss. betas, weight_decay: of Adam (decoupled
-    decay). lr_decay: cosine falls to 0 at the last step of `epochs`. precision: fp32, bf16
-    (autocast: products of bf16, sums of fp32), int16 (ELSA on a CPU: whole numbers of 16 bits and
-    exact sums, ops.tiles.int16_product_), or auto: bf16 on a GPU that computes it, for ELSA the
-    fastest of the three on this CPU.
+    last epoch instead of its best). monitor: the validation value, nDCG@20 of held-out items or the
+    loss. betas, weight_decay: of Adam (decoupled decay). lr_decay: cosine falls to 0 at the last
+    step of `epochs`. precision: fp32, bf16 (autocast: products of bf16, sums of fp32), int16 (ELSA
+    on a CPU: whole numbers of 16 bits and exact sums, ops.tiles.int16_product_), or auto: bf16 on a
+    GPU that computes it, for ELSA the fastest of the three on this CPU.
     """
 
     epochs: int = 50

@@ -23,15 +23,13 @@ NEAREST = 4  # rows that a silent latent may choose from
 SLACK = 1e-4  # by how much it exceeds what it replaces, of both activations' size
 
 
-class Rows(Protocol):
-    """Training rows, as the samplers have them."""
-
-    n_rows: int
+class WholeRows(Protocol):
+    """Embeddings of all training rows, as the samplers give them."""
 
     def whole(self, block: int) -> Iterator[Tensor]: ...
 
 
-def wake_all(model: SparseAutoencoder, rows: Rows) -> None:
+def wake_all(model: SparseAutoencoder, rows: WholeRows) -> None:
     """`wake` until no latent is silent, or for ROUNDS: who wakes may send another to sleep."""
     for _ in range(ROUNDS):
         if not wake(model, rows):
@@ -39,7 +37,7 @@ def wake_all(model: SparseAutoencoder, rows: Rows) -> None:
 
 
 @torch.no_grad()
-def wake(model: SparseAutoencoder, rows: Rows) -> int:
+def wake(model: SparseAutoencoder, rows: WholeRows) -> int:
     """Raise the bias of each latent that no row has in its code, so that one row will.
 
     A row wakes one latent at a time, and none whose coming would leave another without a row.
@@ -63,7 +61,7 @@ class _Firing(NamedTuple):
 
 
 @torch.no_grad()
-def _firing(model: SparseAutoencoder, rows: Rows) -> _Firing:
+def _firing(model: SparseAutoencoder, rows: WholeRows) -> _Firing:
     counts = np.zeros(model.n_latents, dtype=np.int64)
     levels, lasts = [], []
     for block in rows.whole(BLOCK):
@@ -76,7 +74,7 @@ def _firing(model: SparseAutoencoder, rows: Rows) -> _Firing:
 
 
 def _nearest(
-    model: SparseAutoencoder, rows: Rows, silent: Tensor, firing: _Firing
+    model: SparseAutoencoder, rows: WholeRows, silent: Tensor, firing: _Firing
 ) -> tuple[np.ndarray, np.ndarray]:
     """What each silent latent lacks (c, n_silent), ascending, in the c rows where it lacks least,
     and these rows; infinite where the row's last latent has no other row."""

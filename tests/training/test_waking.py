@@ -79,13 +79,19 @@ def test_in_the_end_all_fire(kind):
     assert (waking._firing(model, sampler_of(x)).counts > 0).all()
 
 
-def test_a_latent_that_has_but_one_row_keeps_it():
-    """Two rows, two latents of one row each, k = 1: the third could only take what they have."""
-    model = some_sae(3, 1, 0, standardize=False)
+def first_three(k: int):
+    """Three latents, each of which reads one coordinate of the embedding as it is."""
+    model = some_sae(3, k, 0, standardize=False)
     with torch.no_grad():
         model.encoder.copy_(torch.eye(3, D))
         model.encoder_bias.zero_()
         model.bias.zero_()
+    return model
+
+
+def test_a_latent_that_has_but_one_row_keeps_it():
+    """Two rows, two latents of one row each, k = 1: the third could only take what they have."""
+    model = first_three(k=1)
     x = np.eye(2, D, dtype=np.float32)
     assert wake(model, sampler_of(x)) == 1 and not model.encoder_bias.any()
     x = np.vstack([x, [[0.5, 0, 0.4, 0, 0, 0]]]).astype(np.float32)  # the first has two rows now
@@ -96,11 +102,7 @@ def test_a_latent_that_has_but_one_row_keeps_it():
 
 
 def test_a_row_with_room_gives_a_place_and_loses_nothing():
-    model = some_sae(3, 2, 0, standardize=False)
-    with torch.no_grad():
-        model.encoder.copy_(torch.eye(3, D))
-        model.encoder_bias.zero_()
-        model.bias.zero_()
+    model = first_three(k=2)
     x = np.array([[1, 0, -1, 0, 0, 0], [1, 2, -3, 0, 0, 0]], np.float32)
     assert wake(model, sampler_of(x)) == 1  # the first row's code has one latent, of two
     assert model.encoder_bias[2].item() == pytest.approx(1, rel=2e-3)
@@ -132,11 +134,8 @@ def test_users_histories_are_looked_at_whole():
     rows = Rows(np.arange(0, 301, 6), rng.integers(0, 30, 300).astype(np.int32))
     config = TrainConfig(epochs=1, batch_size=16, lr=0.02, patience=0)
     cfae = fit_cfae(rows, 30, CFAEConfig(d=D), config)
-    sae, training = (
-        SAEConfig(k=2, n_latents=16, wake=True),
-        TrainConfig(epochs=1, lr=0.01, patience=0),
-    )
-    model = fit_sae(cfae, rows, sae, training)
+    sae = SAEConfig(k=2, n_latents=16, spare=0.0)
+    model = fit_sae(cfae, rows, sae, TrainConfig(epochs=1, lr=0.01))
     assert dense_codes(model, stages.embed(cfae, rows))[0].any(axis=0).all()
 
 
