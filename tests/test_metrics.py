@@ -35,6 +35,13 @@ def test_ndcg_by_hand():
     np.testing.assert_allclose(got, want, rtol=1e-15)
 
 
+def test_targets_may_come_in_any_order_and_repeat():
+    ids = np.array([[4, 0, 7], [1, 2, 3]])
+    told = rows([9, 4, 0, 4], [3, 1])
+    assert metrics.recall_at(ids, told, 2).tolist() == [1.0, 0.5]
+    assert metrics.recall_at(ids, told, 3).tolist() == [pytest.approx(2 / 3), 1.0]
+
+
 def test_users_without_targets_are_left_out_of_the_estimate():
     got = metrics.estimate(metrics.recall_at(IDS, TARGETS, 3))
     values = np.array([2 / 3, 0.0, 1.0])

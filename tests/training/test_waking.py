@@ -144,3 +144,28 @@ def test_the_published_kind_is_not_woken():
         SAEConfig(wake="no")
     with pytest.raises(ValueError, match="wake must be None or 0 with compat 'paper'"):
         SAEConfig(wake=True, compat="paper")
+
+
+def reading(n_latents: int):
+    """k = 1, and each latent reads one coordinate of the embedding as it is."""
+    model = make_sae(8, SAEConfig(k=1, n_latents=n_latents, standardize=False), seed=0)
+    with torch.no_grad():
+        model.encoder.copy_(torch.eye(n_latents, 8))
+        model.encoder_bias.zero_()
+        model.bias.zero_()
+    return model.eval()
+
+
+def test_two_who_wake_do_not_leave_a_third_without_a_row():
+    model, x = reading(3), np.zeros((2, 8), np.float32)
+    x[:, 0], x[0, 1], x[1, 2] = 1, 0.9, 0.8  # the first fires for both, of which one may go
+    assert wake(model, sampler_of(x)) == 2
+    assert (model.encoder_bias > 0).tolist() == [False, True, False]
+
+
+def test_rows_that_cannot_give_a_place_do_not_stand_before_one_that_can():
+    model, x = reading(6), np.zeros((6, 8), np.float32)
+    x[range(4), range(4)], x[:4, 5] = 1, 0.9  # four rows of one latent each, near to the sixth
+    x[4:, 4], x[4:, 5] = 1, 0.2  # and two of one latent
+    assert waking.NEAREST == 4 and wake(model, sampler_of(x)) == 1
+    assert model.encoder_bias[5].item() == pytest.approx(0.8, rel=2e-3)
